@@ -1,0 +1,38 @@
+//! Makes a named step fail, so that tests can show that a missing wall refuses the cell.
+//!
+//! The name comes from `ANCHORHOLD_FAULT` in the warden's environment, which only root sets. A fault can only make
+//! something fail that would have worked: it opens nothing.
+
+use nix::errno::Errno;
+use std::sync::OnceLock;
+
+/// The variable that names the step.
+pub const VARIABLE: &str = "ANCHORHOLD_FAULT";
+
+static STEP: OnceLock<Option<String>> = OnceLock::new();
+
+/// Every step there is.
+pub const STEPS: &[&str] = &[
+    "zygote_namespaces",
+    "zygote_root",
+    "zygote_user",
+    "fork",
+    "workspace",
+    "session_cgroup",
+    "cell_cgroup",
+    "user_map",
+    "user",
+    "capabilities",
+    "no_new_privileges",
+    "landlock",
+    "seccomp",
+    "readback",
+];
+
+/// `EIO` when this step was told to fail.
+pub fn step(name: &str) -> Result<(), Errno> {
+    match STEP.get_or_init(|| std::env::var(VARIABLE).ok()) {
+        Some(step) if step == name => Err(Errno::EIO),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,286 @@
+//! What is said through a cell's hatch.
+//!
+//! The hatch is a SEQPACKET pair. The warden speaks first (`Commit`), then hands its end to the API. What comes out
+//! of a cell after `Ready` is hostile: a guest may have taken the process over. Readers bound it, check it and
+//! believe nothing in it that the kernel's counters can tell instead.
+
+use crate::id::ExecutionId;
+use crate::walls::Walls;
+use serde::{Deserialize, Serialize};
+
+/// The longest rich value (a result or an error, JSON) that a cell sends on; longer ones it refuses.
+pub const VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The most rich values that one execution sends.
+pub const VALUES_MAX: usize = 256;
+/// The longest piece of output in one message.
+pub const OUTPUT_CHUNK_BYTES: usize = 16 * 1024;
+
+/// What the warden or the API says to pid 1 of a cell.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToCell {
+    /// From the warden: take this session, lock yourself, answer [`FromCell::Ready`].
+    /// One descriptor: the root of the workspace.
+    Commit(Commit),
+    /// A new listener reads from here on: say [`FromCell::Attached`], then repeat everything of every execution
+    /// that was not acknowledged, from its beginning.
+    Attach {
+        /// Returned in the answer, so that the listener knows where its own reading begins.
+        generation: u64,
+    },
+    /// Run code.
+    Execute(Execute),
+    /// End the running execution if it is this one; the interpreter's state survives where it can.
+    Cancel {
+        /// Which one.
+        execution: ExecutionId,
+    },
+    /// Everything of this execution was stored: forget it.
+    Acknowledge {
+        /// Which one.
+        execution: ExecutionId,
+    },
+    /// A file operation (files cells). Uploads and downloads carry one descriptor: a pipe's end.
+    File(FileRequest),
+}
+
+/// What a cell needs to know about the session that takes it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Commit {
+    /// Cap of the guest's own memory, in bytes.
+    pub memory_bytes: u64,
+    /// The session's environment.
+    pub env: Vec<(String, String)>,
+    /// The user inside the cell's user namespace that the cell becomes.
+    pub uid: u32,
+    /// Landlock is required; without it the cell refuses.
+    pub require_landlock: bool,
+}
+
+/// One run of code.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Execute {
+    /// Names it.
+    pub execution: ExecutionId,
+    /// The program.
+    pub code: String,
+    /// All of its standard input.
+    pub stdin: Vec<u8>,
+    /// Additions to the environment.
+    pub env: Vec<(String, String)>,
+    /// Working directory; the workspace where omitted.
+    pub cwd: Option<String>,
+    /// Wall time until it is interrupted, in microseconds. A grace later it is stopped and its state is lost.
+    pub timeout_us: u64,
+    /// Bytes of output (both streams together) that are kept; what exceeds them is counted and dropped, and at four
+    /// times as much the execution is ended.
+    pub output_bytes: u64,
+}
+
+/// What pid 1 of a cell says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromCell {
+    /// The cell stands and waits to be committed.
+    Prepared,
+    /// It is locked; these walls stand, as read back from the kernel.
+    Ready(Walls),
+    /// It could not be locked; the cell ends.
+    Refused {
+        /// Which step, and the kernel's answer.
+        step: String,
+    },
+    /// Answer to [`ToCell::Attach`].
+    Attached {
+        /// As asked.
+        generation: u64,
+        /// What it ran or runs and was not told to forget. Everything it said of these is repeated after this.
+        executions: Vec<ExecutionId>,
+    },
+    /// The program printed.
+    Output {
+        /// Whose.
+        execution: ExecutionId,
+        /// Where to.
+        stream: Stream,
+        /// At most [`OUTPUT_CHUNK_BYTES`].
+        bytes: Vec<u8>,
+    },
+    /// The program made a rich value.
+    Value {
+        /// Whose.
+        execution: ExecutionId,
+        /// JSON as the guest wrote it, at most [`VALUE_BYTES_MAX`]; unchecked.
+        json: Vec<u8>,
+    },
+    /// The execution ended.
+    Ended(Ended),
+    /// A file operation ended, or (download) begins.
+    File {
+        /// Which one.
+        operation: ExecutionId,
+        /// What became of it.
+        answer: FileAnswer,
+    },
+}
+
+/// One of a program's two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How an execution ended, as the cell saw it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which one.
+    pub execution: ExecutionId,
+    /// What ended it.
+    pub how: How,
+    /// The error's JSON `{"name","message","traceback"}` as the guest wrote it; unchecked.
+    pub error: Option<Vec<u8>>,
+    /// The code that the program ended itself with.
+    pub exit_code: Option<i32>,
+    /// Wall time inside the cell, in microseconds.
+    pub wall_us: u64,
+    /// Bytes written to standard output, kept or not.
+    pub stdout_bytes: u64,
+    /// Bytes written to standard error, kept or not.
+    pub stderr_bytes: u64,
+    /// The interpreter is gone; the cell ends after this message.
+    pub state_lost: bool,
+    /// The guest asked for more memory than its cap.
+    pub memory_refused: bool,
+}
+
+/// What ended an execution inside the cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum How {
+    /// The program came to its end.
+    Succeeded,
+    /// The program failed by itself.
+    Failed,
+    /// Its time was over.
+    TimedOut,
+    /// It was cancelled.
+    Cancelled,
+    /// It wrote four times the output it may keep.
+    OutputExceeded,
+    /// The guest trapped (out of memory, stack overflow, a bug in the interpreter).
+    Crashed,
+}
+
+/// A file operation on the workspace. Paths are relative, of UTF-8, and were only checked for shape by the sender;
+/// the files cell resolves them beneath the workspace and follows no symbolic link.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FileRequest {
+    /// Names it.
+    pub operation: ExecutionId,
+    /// Relative to the workspace; empty is the workspace itself.
+    pub path: String,
+    /// What to do.
+    pub action: FileAction,
+}
+
+/// What to do with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileAction {
+    /// Write what comes through the pipe; parents are made; visible only when complete.
+    /// `length` is what the sender promised; a different length changes nothing.
+    Upload {
+        /// Bytes, where known.
+        length: Option<u64>,
+    },
+    /// Send the file through the pipe, after [`FileAnswer::Found`].
+    Download,
+    /// Say what it is.
+    Stat,
+    /// List a directory.
+    List {
+        /// Also everything below.
+        recursive: bool,
+    },
+    /// Remove it.
+    Delete {
+        /// A directory with all it holds.
+        recursive: bool,
+    },
+}
+
+/// What became of a file operation.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FileAnswer {
+    /// Uploaded.
+    Written {
+        /// Bytes.
+        size: u64,
+        /// Of the content.
+        sha256: [u8; 32],
+    },
+    /// Stat, or the start of a download.
+    Found(Entry),
+    /// Part of a listing.
+    Entries(Vec<Entry>),
+    /// Done; ends a listing, a download and a removal.
+    Done,
+    /// Refused.
+    Refused(FileError),
+}
+
+/// A file as the files cell saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Relative to the workspace. Bytes that are no UTF-8 are shown as U+FFFD.
+    pub path: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Microseconds since 1970.
+    pub modified_us: i64,
+}
+
+/// What a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link; never followed.
+    Symlink,
+    /// Anything else.
+    Other,
+}
+
+/// Why a file operation was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum FileError {
+    /// Nothing is there (or a part of the path is no directory).
+    #[error("no such file")]
+    NotFound,
+    /// The path leads through or to something that is not followed, or is too long.
+    #[error("the path is not usable")]
+    InvalidPath,
+    /// Only regular files can be read and replaced.
+    #[error("not a regular file")]
+    NotRegular,
+    /// A directory that is not empty, without `recursive`; or a file where a directory is needed.
+    #[error("in the way: a directory that is not empty, or a file where a directory is needed")]
+    Conflict,
+    /// The workspace is full.
+    #[error("the workspace is full")]
+    NoSpace,
+    /// What arrived has not the promised length.
+    #[error("what arrived has not the promised length")]
+    Incomplete,
+    /// More entries than a listing holds.
+    #[error("too many entries")]
+    TooMany,
+    /// The kernel said no, with this error number.
+    #[error("the kernel refused (errno {0})")]
+    Other(i32),
+}

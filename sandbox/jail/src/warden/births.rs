@@ -1,0 +1,163 @@
+//! Zygotes and the pools of prepared cells.
+
+use super::cell::{Cell, State};
+use super::zygotes::{Kind, Unborn, Zygote};
+use super::{RETRY_PAUSE_US, Source, Timer, Warden, WardenError, log, system};
+use crate::control::{Boottime, Class};
+use crate::id::CellId;
+use crate::packet;
+use crate::zygote::Report;
+use nix::errno::Errno;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Cells of one kind that are on their way at once.
+const BIRTHS_MAX: usize = 16;
+
+impl Warden {
+    pub(super) fn start_zygote(&mut self, kind: Kind) -> io::Result<()> {
+        let image = kind.image.and_then(|digest| self.images.get(&digest)).map(|image| &image.file);
+        let zygote = Zygote::start(&self.config, kind, image)?;
+        if let Some(pid) = zygote.pid() {
+            self.tree.attach_zygote(pid).map_err(io::Error::other)?;
+        }
+        self.next_token += 1;
+        let id = self.next_token;
+        let control = zygote.as_fd().try_clone_to_owned()?;
+        self.watch(control.as_fd(), Source::Zygote(id)).map_err(io::Error::other)?;
+        self.zygotes.insert(id, (kind, zygote));
+        Ok(())
+    }
+
+    pub(super) fn hear_zygote(&mut self, token: u64, id: u64) -> Result<(), WardenError> {
+        let Some((kind, zygote)) = self.zygotes.get_mut(&id) else { return Ok(()) };
+        let kind = *kind;
+        match packet::receive::<Report>(&*zygote) {
+            Ok((Report::Warm, _)) => {
+                zygote.warm = true;
+                // The next generation serves from now on; the last one has done its work.
+                if let Some(before) = self.serving.insert(kind, id) {
+                    self.retire(before);
+                }
+            }
+            Ok((Report::Born { tag }, descriptors)) => {
+                let unborn = zygote.delivered(tag);
+                if let (Some(unborn), Some(pidfd)) = (unborn, descriptors.into_iter().next()) {
+                    self.born(kind, unborn, pidfd)?;
+                }
+            }
+            Ok((Report::Failed { tag, errno }, _)) => {
+                log(&format!("a {} cell could not be forked: {}", kind.class, Errno::from_raw(errno)));
+                if let Some(unborn) = zygote.delivered(tag) {
+                    self.forget_unborn(&unborn);
+                }
+                self.pause_refill();
+            }
+            Err(error) => {
+                log(&format!("the zygote of {} cells ended: {error}", kind.class));
+                self.sources.remove(&token);
+                self.serving.retain(|_, serving| *serving != id);
+                self.retire(id);
+                self.pause_refill();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn retire(&mut self, id: u64) {
+        let Some((_, mut zygote)) = self.zygotes.remove(&id) else { return };
+        let orphans = zygote.undelivered();
+        // Its last orders may have been carried out: those cells end when their hatches close.
+        zygote.end();
+        for unborn in orphans {
+            self.forget_unborn(&unborn);
+        }
+        self.sources.retain(|_, source| !matches!(source, Source::Zygote(z) if *z == id));
+    }
+
+    pub(super) fn forget_unborn(&mut self, unborn: &Unborn) {
+        if self.tree.remove_cell(unborn.cell, None).is_err() {
+            // A cell that was born all the same is still in it.
+            self.timers.insert((Boottime::now().plus_us(RETRY_PAUSE_US), Timer::Removal(unborn.cell)));
+        }
+    }
+
+    pub(super) fn pause_refill(&mut self) {
+        self.timers.insert((Boottime::now().plus_us(RETRY_PAUSE_US), Timer::Refill));
+    }
+
+    pub(super) fn born(&mut self, kind: Kind, unborn: Unborn, pidfd: OwnedFd) -> Result<(), WardenError> {
+        let Unborn { cell: id, hatch } = unborn;
+        let cell = match Cell::new(id, kind, hatch, pidfd) {
+            Ok(cell) => cell,
+            Err(_ended_at_once) => {
+                self.timers.insert((Boottime::now(), Timer::Removal(id)));
+                self.pause_refill();
+                return Ok(());
+            }
+        };
+        self.watch(cell.pidfd().as_fd(), Source::Ended(id))?;
+        self.watch(cell.hatch.as_fd(), Source::Hatch(id))?;
+        self.cells.insert(id, cell);
+        Ok(())
+    }
+
+    /// Keeps the pools full, and the zygotes young.
+    pub(super) fn refill(&mut self) {
+        if self.stopping || self.timers.iter().any(|(_, timer)| *timer == Timer::Refill) {
+            return;
+        }
+        for kind in self.kinds.clone() {
+            let serving = self.serving.get(&kind).copied();
+            let old = serving.is_none_or(|id| self.zygotes.get(&id).is_none_or(|(_, z)| z.is_old()));
+            let warming = self.zygotes.values().any(|(k, z)| *k == kind && !z.warm);
+            if old
+                && !warming
+                && let Err(error) = self.start_zygote(kind)
+            {
+                log(&format!("start a zygote: {error}"));
+                self.pause_refill();
+            }
+            if let Some(id) = serving {
+                self.order_cells(kind, id);
+            }
+        }
+    }
+
+    pub(super) fn order_cells(&mut self, kind: Kind, id: u64) {
+        let target = match kind.class {
+            Class::Wasm => self.config.pool.wasm,
+            Class::Files => self.config.pool.files,
+        };
+        let wanted =
+            self.waiting.iter().filter(|w| Kind { class: w.take.class, image: w.take.image } == kind).count();
+        let born = self
+            .cells
+            .values()
+            .filter(|c| c.kind == kind && matches!(c.state, State::Born | State::Pooled) && c.cause.is_none())
+            .count();
+        let Some(expected) = self.zygotes.get(&id).map(|(_, z)| z.expected()) else { return };
+        let room = self.config.warden.cells_max.saturating_sub(self.cells.len() + expected);
+        let missing = (target.max(1) + wanted).saturating_sub(born + expected);
+        for _ in 0..missing.min(room).min(BIRTHS_MAX.saturating_sub(expected)) {
+            if let Err(error) = self.order_cell(id) {
+                log(&format!("order a cell: {error}"));
+                return self.pause_refill();
+            }
+        }
+    }
+
+    pub(super) fn order_cell(&mut self, id: u64) -> Result<(), WardenError> {
+        let cell = CellId::random();
+        let (ours, theirs) = system("hatch", packet::pair())?;
+        let flags = rustix::fs::fcntl_getfl(&ours).map(|flags| flags | rustix::fs::OFlags::NONBLOCK);
+        system("hatch", flags.and_then(|flags| rustix::fs::fcntl_setfl(&ours, flags)))?;
+        let birth = self.tree.birth(cell, self.config.warden.zygote_uid)?;
+        let Some((_, zygote)) = self.zygotes.get_mut(&id) else { return Ok(()) };
+        self.next_token += 1;
+        let unborn = Unborn { cell, hatch: ours };
+        zygote
+            .order(self.next_token, unborn, &theirs, birth.as_ref())
+            .map_err(|e| WardenError::System("order", io::Error::other(e)))
+    }
+}

@@ -1,0 +1,145 @@
+//! A cell as the warden sees it.
+//!
+//! ```text
+//! Born ──Prepared──► Pooled ──take──► Committing ──Ready──► Live
+//!   │                  │                  │                   │
+//!   └──────────────────┴───── its pid 1 ends, or kill ────────┴──► (reaped, counted, removed)
+//! ```
+//! There is no way back: a cell that was committed is never pooled again.
+
+use super::zygotes::Kind;
+use crate::cgroup::CellGroup;
+use crate::control::{Boottime, Cause, CellInfo};
+use crate::counters::Counters;
+use crate::id::{CellId, ExecutionId, SessionId};
+use crate::packet::Assembler;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Where a cell is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It exists; its pid 1 builds what can be built without a session.
+    Born,
+    /// It waits for a session.
+    Pooled,
+    /// A session took it; pid 1 locks itself. Until then the kernel's answer is awaited.
+    Committing {
+        /// Of the request.
+        tag: u64,
+        /// When it is given up.
+        until: Boottime,
+    },
+    /// The API has its hatch.
+    Live,
+}
+
+/// What a session's cell has that a pooled one has not.
+#[derive(Debug)]
+pub struct Taken {
+    /// Whose it is.
+    pub session: SessionId,
+    /// Its groups.
+    pub group: CellGroup,
+    /// Its counters.
+    pub counters: Counters,
+    /// CPU before it was taken, in microseconds.
+    pub cpu_base_us: u64,
+}
+
+/// A cell.
+#[derive(Debug)]
+pub struct Cell {
+    /// Its name.
+    pub id: CellId,
+    /// What it was made of.
+    pub kind: Kind,
+    /// Where it is in its life.
+    pub state: State,
+    /// The outer end of its hatch.
+    pub hatch: OwnedFd,
+    /// Puts together what it says before it is live.
+    pub assembler: Assembler,
+    /// Set when a session took it.
+    pub taken: Option<Taken>,
+    /// When it is killed, and on which execution's account.
+    pub deadline: Option<(Boottime, ExecutionId)>,
+    /// Why it is being ended, once something decided so.
+    pub cause: Option<Cause>,
+    pidfd: OwnedFd,
+    pid: Pid,
+}
+
+impl Cell {
+    /// A new one.
+    pub fn new(id: CellId, kind: Kind, hatch: OwnedFd, pidfd: OwnedFd) -> io::Result<Self> {
+        let pid = pid_of(&pidfd)?;
+        Ok(Self {
+            id,
+            kind,
+            state: State::Born,
+            hatch,
+            assembler: Assembler::default(),
+            taken: None,
+            deadline: None,
+            cause: None,
+            pidfd,
+            pid,
+        })
+    }
+
+    /// The number of its pid 1 on the host. Not reused while the warden has not reaped it.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Becomes readable when pid 1 ended.
+    pub fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
+    /// Kills pid 1, and with it everything in its pid namespace. The first cause stands.
+    pub fn kill(&mut self, cause: Cause) {
+        self.cause.get_or_insert(cause);
+        // Fails only when it has ended already.
+        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Takes the zombie off the kernel's hands. Call it when [`Self::pidfd`] is readable.
+    pub fn reap(&self) {
+        let id = WaitId::PidFd(self.pidfd.as_fd());
+        // It is our child (CLONE_PARENT) and has ended, so there is nothing else that waiting could say.
+        let _status = rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+
+    /// What the API is told of it.
+    pub fn info(&self) -> Option<CellInfo> {
+        let taken = self.taken.as_ref()?;
+        Some(CellInfo {
+            cell: self.id,
+            session: taken.session,
+            class: self.kind.class,
+            image: self.kind.image,
+            cpu_base_us: taken.cpu_base_us,
+        })
+    }
+
+    /// Copies of the hatch and the counters for the API.
+    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut descriptors = vec![self.hatch.try_clone()?];
+        if let Some(taken) = &self.taken {
+            for file in taken.counters.descriptors() {
+                descriptors.push(file.as_fd().try_clone_to_owned()?);
+            }
+        }
+        Ok(descriptors)
+    }
+}
+
+/// The process behind a pidfd, from its fdinfo: proc_pid_fdinfo(5).
+fn pid_of(pidfd: &OwnedFd) -> io::Result<Pid> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    number.and_then(Pid::from_raw).ok_or_else(|| io::Error::other("the process has ended"))
+}

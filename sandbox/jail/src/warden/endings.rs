@@ -1,0 +1,124 @@
+//! How cells and sessions end.
+
+use super::cell::{Cell, State, Taken};
+use super::{RETRY_PAUSE_US, Source, Timer, Warden, log};
+use crate::control::{Boottime, Cause, FromWarden, Refusal, Tombstone};
+use crate::counters::Reading;
+use crate::id::{CellId, ExecutionId, SessionId};
+
+impl Warden {
+    pub(super) fn arm(&mut self, id: CellId, deadline: Option<(Boottime, ExecutionId)>) {
+        let Some(cell) = self.cells.get_mut(&id) else { return };
+        if let Some((before, _)) = cell.deadline.take() {
+            self.timers.remove(&(before, Timer::Deadline(id)));
+        }
+        if let Some((at, _)) = deadline {
+            cell.deadline = deadline;
+            self.timers.insert((at, Timer::Deadline(id)));
+        }
+    }
+
+    pub(super) fn kill(&mut self, id: CellId, cause: Cause) {
+        if let Some(cell) = self.cells.get_mut(&id) {
+            cell.kill(cause);
+        }
+    }
+
+    /// Everything that is left to do for a cell whose pid 1 ended.
+    pub(super) fn bury(&mut self, id: CellId) {
+        self.arm(id, None);
+        let Some(mut cell) = self.cells.remove(&id) else { return };
+        cell.reap();
+        self.sources.retain(|_, source| !matches!(source, Source::Hatch(cell) if *cell == id));
+        if let Some(pool) = self.pools.get_mut(&cell.kind) {
+            pool.retain(|pooled| *pooled != id);
+        }
+        if matches!(cell.state, State::Born | State::Pooled) && cell.cause.is_none() {
+            log(&format!("a prepared {} cell ended by itself", cell.kind.class));
+            self.pause_refill();
+        }
+        if let State::Committing { tag, until } = cell.state {
+            self.timers.remove(&(until, Timer::Commit(id)));
+            if cell.cause.is_none() {
+                let why = Refusal::Walls("the cell ended while it was locked".into());
+                self.say(&FromWarden::Refused { tag, why }, vec![]);
+            }
+        }
+        let group = cell.taken.take().map(|taken| {
+            let tombstone = inscription(&cell, &taken);
+            self.tombstones.insert(id, tombstone.clone());
+            self.say(&FromWarden::CellEnded(tombstone), vec![]);
+            (taken.session, taken.group)
+        });
+        drop(cell);
+        if let Err(error) = self.tree.remove_cell(id, group.as_ref().map(|(_, group)| group)) {
+            log(&format!("remove a cell's cgroup: {error}"));
+            self.timers.insert((Boottime::now().plus_us(RETRY_PAUSE_US), Timer::Removal(id)));
+        }
+        if let Some((session, _)) = group {
+            if let Some(session) = self.sessions.get_mut(&session) {
+                session.cells.remove(&id);
+            }
+            self.settle_session(session);
+        }
+    }
+
+    pub(super) fn renew(&mut self, id: SessionId, expires_at: Boottime) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        self.timers.remove(&(session.expires_at, Timer::Expiry(id)));
+        session.expires_at = expires_at;
+        self.timers.insert((expires_at, Timer::Expiry(id)));
+    }
+
+    /// Begins the end of a session; `SessionEnded` is said when everything of it is gone.
+    pub(super) fn end_session(&mut self, id: SessionId, cause: Cause) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.ending.get_or_insert(cause);
+        self.timers.remove(&(session.expires_at, Timer::Expiry(id)));
+        for cell in session.cells.clone() {
+            self.kill(cell, cause);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for request in waiting {
+            if request.take.session == id {
+                let why = Refusal::Session("it ended".into());
+                self.say(&FromWarden::Refused { tag: request.take.tag, why }, vec![]);
+            } else {
+                self.waiting.push_back(request);
+            }
+        }
+        self.settle_session(id);
+    }
+
+    /// Gives back what an ending session owned, once its last cell is gone.
+    pub(super) fn settle_session(&mut self, id: SessionId) {
+        if !self.sessions.get(&id).is_some_and(|s| s.ending.is_some() && s.cells.is_empty()) {
+            return;
+        }
+        let Some(session) = self.sessions.remove(&id) else { return };
+        // The last descriptor of the mount: its files are gone after this, and only then may the ids be used again.
+        drop(session.workspace);
+        if let Err(error) = self.tree.remove_session(session.group, id) {
+            log(&format!("remove a session's cgroup: {error}"));
+        }
+        self.uids.give_back(session.uids);
+        self.say(&FromWarden::SessionEnded { session: id }, vec![]);
+    }
+}
+
+/// What is written on the tombstone of a cell.
+fn inscription(cell: &Cell, taken: &Taken) -> Tombstone {
+    let reading = taken.counters.read().unwrap_or_else(|error| {
+        log(&format!("the counters of a cell cannot be read: {error}"));
+        Reading::default()
+    });
+    let by_itself = if reading.oom_kills > 0 { Cause::OutOfMemory } else { Cause::Ended };
+    Tombstone {
+        cell: cell.id,
+        session: taken.session,
+        cause: cell.cause.unwrap_or(by_itself),
+        cpu_us: reading.cpu_us.saturating_sub(taken.cpu_base_us),
+        memory_peak_bytes: reading.memory_peak_bytes,
+        oom_kills: reading.oom_kills,
+    }
+}

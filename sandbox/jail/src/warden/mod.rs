@@ -1,0 +1,314 @@
+//! The warden: builds, watches and kills cells. Root, single-threaded, no network, parses nothing a guest wrote.
+//!
+//! One loop over epoll: the API's connection, the zygotes, the hatches of cells that are not live yet, and the pidfds
+//! of all. It decides what became of a cell by what it did itself and by the kernel's counters.
+//!
+//! What a session owns is user ids, a workspace, cgroups and cells; `end_session` starts their end and
+//! `settle_session` gives them back when the last cell is gone.
+
+mod api;
+mod births;
+pub mod cell;
+pub mod config;
+mod controller;
+pub mod doctor;
+mod endings;
+pub mod images;
+pub mod keeper;
+mod session;
+mod taking;
+pub mod uids;
+pub mod zygotes;
+
+use crate::cgroup::{CgroupError, Layout, Remains, Tree};
+use crate::control::{Boottime, Cause, Class, Digest, Take, Tombstone};
+use crate::id::{CellId, Id, SessionId};
+use cell::Cell;
+use config::Config;
+use controller::Controller;
+use rustix::event::epoll;
+use session::Session;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+use uids::Uids;
+use zygotes::{Kind, OpenImage, Zygote};
+
+/// Pause before something that failed is tried again.
+const RETRY_PAUSE_US: u64 = 100_000;
+
+/// Why the warden cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WardenError {
+    /// The cgroup tree.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// A system call of its own.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+    /// A zygote cannot be started at all.
+    #[error("start a zygote for {0} cells: {1}")]
+    Zygote(Class, io::Error),
+}
+
+/// What an epoll token stands for.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Listener,
+    Signals,
+    Controller,
+    Zygote(u64),
+    Hatch(CellId),
+    Ended(CellId),
+}
+
+/// What happens at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Deadline(CellId),
+    Commit(CellId),
+    Expiry(SessionId),
+    Waiting,
+    Orphans,
+    Refill,
+    Removal(CellId),
+}
+
+struct Waiting {
+    take: Take,
+    until: Boottime,
+}
+
+/// See the module.
+pub struct Warden {
+    config: Config,
+    tree: Tree,
+    uids: Uids,
+    images: HashMap<Digest, OpenImage>,
+    epoll: OwnedFd,
+    listener: OwnedFd,
+    signals: nix::sys::signalfd::SignalFd,
+    sources: HashMap<u64, Source>,
+    next_token: u64,
+    controller: Option<(u64, Controller)>,
+    zygotes: HashMap<u64, (Kind, Zygote)>,
+    serving: HashMap<Kind, u64>,
+    kinds: Vec<Kind>,
+    cells: HashMap<CellId, Cell>,
+    pools: HashMap<Kind, VecDeque<CellId>>,
+    sessions: HashMap<SessionId, Session>,
+    tombstones: HashMap<CellId, Tombstone>,
+    waiting: VecDeque<Waiting>,
+    timers: BTreeSet<(Boottime, Timer)>,
+    life: u64,
+    stopping: bool,
+}
+
+impl std::fmt::Debug for Warden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Warden")
+            .field("cells", &self.cells.len())
+            .field("sessions", &self.sessions.len())
+            .finish()
+    }
+}
+
+fn system<T, E: Into<io::Error>>(step: &'static str, result: Result<T, E>) -> Result<T, WardenError> {
+    result.map_err(|e| WardenError::System(step, e.into()))
+}
+
+/// Says something to the operator. Nothing a guest wrote comes here.
+fn log(text: &str) {
+    eprintln!("anchorhold-warden: {text}");
+}
+
+impl Warden {
+    /// A warden that listens on `listener`; `remains` are cells of a former life that the caller swept away.
+    pub fn new(
+        config: Config,
+        images: Vec<OpenImage>,
+        layout: Layout,
+        listener: OwnedFd,
+        remains: Vec<Remains>,
+    ) -> Result<Self, WardenError> {
+        let tree = Tree::create(layout, &config.cgroup(), config.memory_bytes(), config.warden.zygote_uid)?;
+        let epoll = system("epoll", epoll::create(epoll::CreateFlags::CLOEXEC))?;
+        let mut kinds = vec![Kind { class: Class::Files, image: None }];
+        kinds.extend(images.iter().map(|i| Kind { class: Class::Wasm, image: Some(i.image.digest) }));
+        let mut warden = Self {
+            uids: Uids::new(config.warden.uid_base, config.warden.uid_count),
+            images: images.into_iter().map(|i| (i.image.digest, i)).collect(),
+            signals: system("signals", keeper::signals())?,
+            life: u64::from_le_bytes(crate::id::random_bytes()),
+            tombstones: remains.into_iter().map(tombstone_of).map(|t| (t.cell, t)).collect(),
+            sources: HashMap::new(),
+            next_token: 0,
+            controller: None,
+            zygotes: HashMap::new(),
+            serving: HashMap::new(),
+            cells: HashMap::new(),
+            pools: HashMap::new(),
+            sessions: HashMap::new(),
+            waiting: VecDeque::new(),
+            timers: BTreeSet::new(),
+            stopping: false,
+            config,
+            tree,
+            epoll,
+            listener,
+            kinds,
+        };
+        let listener = warden.listener.as_fd().try_clone_to_owned();
+        warden.watch(system("listen", listener)?.as_fd(), Source::Listener)?;
+        let signals = warden.signals.as_fd().try_clone_to_owned();
+        let signals = system("signals", signals)?;
+        warden.watch(signals.as_fd(), Source::Signals)?;
+        // The registrations follow the open files, which `listener` and `signals` of the warden keep open.
+        std::mem::forget(signals);
+        for kind in warden.kinds.clone() {
+            warden.start_zygote(kind).map_err(|e| WardenError::Zygote(kind.class, e))?;
+        }
+        warden.orphans_begin();
+        Ok(warden)
+    }
+
+    /// Serves until it is told to stop and everything is gone.
+    pub fn run(&mut self) -> Result<(), WardenError> {
+        let mut events = Vec::with_capacity(128);
+        while !(self.stopping && self.sessions.is_empty()) {
+            events.clear();
+            self.wait(&mut events)?;
+            for token in &events {
+                self.handle(*token)?;
+            }
+            self.fire_timers();
+            self.serve_waiting();
+            self.refill();
+        }
+        self.end_everything();
+        Ok(())
+    }
+
+    fn wait(&mut self, tokens: &mut Vec<u64>) -> Result<(), WardenError> {
+        let now = Boottime::now();
+        let pause = self.timers.first().map(|(at, _)| Duration::from_micros(at.since(now)));
+        let timeout = pause.and_then(|pause| rustix::event::Timespec::try_from(pause).ok());
+        let mut buffer = Vec::with_capacity(128);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(WardenError::System("epoll", error.into())),
+        }
+        tokens.extend(buffer.iter().map(|event: &epoll::Event| event.data.u64()));
+        Ok(())
+    }
+
+    fn watch(&mut self, descriptor: BorrowedFd<'_>, source: Source) -> Result<u64, WardenError> {
+        self.next_token += 1;
+        let token = self.next_token;
+        let data = epoll::EventData::new_u64(token);
+        system("watch", epoll::add(&self.epoll, descriptor, data, epoll::EventFlags::IN))?;
+        self.sources.insert(token, source);
+        Ok(token)
+    }
+
+    fn handle(&mut self, token: u64) -> Result<(), WardenError> {
+        // An event may be about something that an earlier event of the same batch ended.
+        let Some(source) = self.sources.get(&token).copied() else { return Ok(()) };
+        match source {
+            Source::Listener => self.accept(),
+            Source::Signals => {
+                let _which = self.signals.read_signal();
+                self.shut_down();
+                Ok(())
+            }
+            Source::Controller => {
+                self.hear_controller();
+                Ok(())
+            }
+            Source::Zygote(zygote) => self.hear_zygote(token, zygote),
+            Source::Hatch(cell) => {
+                self.hear_cell(token, cell);
+                Ok(())
+            }
+            Source::Ended(cell) => {
+                self.sources.remove(&token);
+                self.bury(cell);
+                Ok(())
+            }
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = Boottime::now();
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Deadline(id) => {
+                    let execution = self.cells.get_mut(&id).and_then(|cell| cell.deadline.take());
+                    if let Some((_, execution)) = execution {
+                        self.kill(id, Cause::Deadline(execution));
+                    }
+                }
+                Timer::Commit(id) => self.kill(id, Cause::Ended),
+                Timer::Expiry(session) => self.end_session(session, Cause::Expired),
+                Timer::Waiting | Timer::Refill => {}
+                Timer::Removal(id) => {
+                    if self.tree.remove_cell(id, None).is_err() {
+                        self.timers.insert((now.plus_us(RETRY_PAUSE_US), Timer::Removal(id)));
+                    }
+                }
+                Timer::Orphans => {
+                    for session in self.sessions.keys().copied().collect::<Vec<_>>() {
+                        self.end_session(session, Cause::Orphaned);
+                    }
+                }
+            }
+        }
+        if let Some((_, controller)) = &mut self.controller {
+            let behind = controller.is_behind();
+            if let Err(error) = controller.flush() {
+                self.lose_controller(&error);
+            } else if behind {
+                // Look again soon: the socket is not watched for writing, since it is hardly ever full.
+                self.timers.insert((now.plus_us(1_000), Timer::Waiting));
+            }
+        }
+    }
+
+    /// The end: pooled cells, zygotes, the tree.
+    fn end_everything(&mut self) {
+        for (_, (_, zygote)) in self.zygotes.drain() {
+            zygote.end();
+        }
+        for (_, mut cell) in self.cells.drain() {
+            cell.kill(Cause::Killed);
+            // Blocks until it has ended: it was just killed.
+            let id = rustix::process::WaitId::PidFd(cell.pidfd().as_fd());
+            let _status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
+        }
+    }
+}
+
+fn tombstone_of(remains: Remains) -> Tombstone {
+    Tombstone {
+        cell: remains.cell,
+        session: remains.session,
+        cause: Cause::WardenDied,
+        cpu_us: remains.reading.cpu_us,
+        memory_peak_bytes: remains.reading.memory_peak_bytes,
+        oom_kills: remains.reading.oom_kills,
+    }
+}
+
+/// A path-safe short name for an instance, from where its data is.
+pub fn instance_name(data_dir: &std::path::Path) -> String {
+    use sha2::{Digest as _, Sha256};
+    let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Id::from_bytes(bytes).to_string().split_off(18)
+}

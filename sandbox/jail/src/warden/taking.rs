@@ -1,0 +1,255 @@
+//! How a session takes a cell: checked, committed, locked, handed over.
+
+use super::cell::{State, Taken};
+use super::session::Session;
+use super::uids::UidPair;
+use super::zygotes::Kind;
+use super::{Timer, Waiting, Warden, log};
+use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
+use crate::fault;
+use crate::hatch::{Commit, FromCell, ToCell};
+use crate::id::CellId;
+use crate::lock::GUEST_UID;
+use crate::packet;
+use crate::walls::{Wall, Walls};
+use crate::workspace;
+use rustix::event::epoll;
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::os::fd::AsFd;
+
+/// How long a request may wait for a cell.
+const TAKE_WAIT_US: u64 = 2_000_000;
+/// How long pid 1 may take to lock itself.
+const COMMIT_WAIT_US: u64 = 2_000_000;
+/// How many requests may wait.
+const WAITING_MAX: usize = 4_096;
+/// Memory that must be free below the cap for another session, in bytes.
+const HEADROOM_BYTES: u64 = 64 << 20;
+
+impl Warden {
+    pub(super) fn take(&mut self, take: Take) {
+        let tag = take.tag;
+        if let Err(why) = self.prepare_take(&take) {
+            return self.say(&FromWarden::Refused { tag, why }, vec![]);
+        }
+        let until = Boottime::now().plus_us(TAKE_WAIT_US);
+        self.waiting.push_back(Waiting { take, until });
+        self.serve_waiting();
+        if !self.waiting.is_empty() {
+            self.timers.insert((until, Timer::Waiting));
+        }
+    }
+
+    /// Checks a request against the ceilings and gives its session what it owns, if this is its first cell.
+    pub(super) fn prepare_take(&mut self, take: &Take) -> Result<(), Refusal> {
+        let ceiling = &self.config.warden;
+        let limits = &take.limits;
+        if take.image.is_some_and(|image| !self.images.contains_key(&image))
+            || (take.class == Class::Wasm) != take.image.is_some()
+        {
+            return Err(Refusal::NoImage);
+        }
+        if limits.memory_bytes > ceiling.session_memory_bytes_max
+            || limits.disk_bytes > ceiling.session_disk_bytes_max
+            || limits.cpu_millicores > ceiling.session_cpu_millicores_max
+            || limits.processes > ceiling.session_processes_max
+        {
+            return Err(Refusal::Session("the limits exceed the warden's ceilings".into()));
+        }
+        if self.stopping || self.waiting.len() >= WAITING_MAX {
+            return Err(Refusal::Capacity("too many requests wait".into()));
+        }
+        match self.sessions.get(&take.session) {
+            Some(session) if session.ending.is_some() => Err(Refusal::Session("it is ending".into())),
+            Some(session) if session.limits != *limits || session.group != take.group => {
+                Err(Refusal::Session("its limits were others before".into()))
+            }
+            Some(_) => Ok(()),
+            None => self.open_session(take),
+        }
+    }
+
+    pub(super) fn open_session(&mut self, take: &Take) -> Result<(), Refusal> {
+        let walls = |error: String| Refusal::Walls(error);
+        let cap = self.config.memory_bytes();
+        if self.tree.memory_in_use().map_err(|e| walls(e.to_string()))?.saturating_add(HEADROOM_BYTES) > cap {
+            return Err(Refusal::Capacity("memory".into()));
+        }
+        let uids = self.uids.take().ok_or_else(|| Refusal::Capacity("user ids".into()))?;
+        let made = fault::step("workspace").map_err(|e| e.to_string()).and_then(|()| {
+            workspace::create(take.limits.disk_bytes, uids.guest()).map_err(|e| format!("workspace: {e}"))
+        });
+        let made = made.and_then(|root| {
+            let opened = fault::step("session_cgroup").map_err(|e| e.to_string());
+            let opened = opened.and_then(|()| {
+                self.tree.open_session(take.group, take.session, &take.limits).map_err(|e| e.to_string())
+            });
+            opened.map(|()| root)
+        });
+        match made {
+            Err(error) => {
+                self.uids.give_back(uids);
+                if let Err(error) = self.tree.remove_session(take.group, take.session) {
+                    log(&format!("remove a session's cgroup: {error}"));
+                }
+                Err(walls(error))
+            }
+            Ok(root) => {
+                let session = Session {
+                    id: take.session,
+                    group: take.group,
+                    limits: take.limits,
+                    uids,
+                    workspace: root,
+                    cells: HashSet::new(),
+                    expires_at: take.expires_at,
+                    ending: None,
+                };
+                self.timers.insert((take.expires_at, Timer::Expiry(take.session)));
+                self.sessions.insert(take.session, session);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives pooled cells to those who wait for them, in order of arrival.
+    pub(super) fn serve_waiting(&mut self) {
+        let now = Boottime::now();
+        for Waiting { take, until } in std::mem::take(&mut self.waiting) {
+            let kind = Kind { class: take.class, image: take.image };
+            if let Some(cell) = self.pools.get_mut(&kind).and_then(VecDeque::pop_front) {
+                self.commit(cell, &take);
+            } else if until <= now {
+                let why = match self.serving.get(&kind) {
+                    Some(_) => Refusal::Capacity("no cell came free in time".into()),
+                    None => Refusal::Walls(format!("no zygote of {} cells stays up", kind.class)),
+                };
+                self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
+            } else {
+                self.waiting.push_back(Waiting { take, until });
+            }
+        }
+    }
+
+    pub(super) fn commit(&mut self, id: CellId, take: &Take) {
+        let outcome = self.try_commit(id, take);
+        if let Err(why) = outcome {
+            log(&format!("a cell could not be committed: {why}"));
+            self.kill(id, Cause::Killed);
+            self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
+        }
+    }
+
+    pub(super) fn try_commit(&mut self, id: CellId, take: &Take) -> Result<(), Refusal> {
+        let refuse = |step: &str, error: &dyn std::fmt::Display| Refusal::Walls(format!("{step}: {error}"));
+        let session = self.sessions.get_mut(&take.session).filter(|s| s.ending.is_none());
+        let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
+        let cell = self.cells.get_mut(&id).ok_or_else(|| Refusal::Capacity("the cell ended".into()))?;
+        fault::step("cell_cgroup").map_err(|e| refuse("cgroup", &e))?;
+        let group =
+            self.tree.admit(session.group, session.id, id, cell.pid()).map_err(|e| refuse("cgroup", &e))?;
+        let counters = self.tree.counters(&group).map_err(|e| refuse("counters", &e));
+        // From here on the cell is the session's, so that its end cleans up whatever was made for it.
+        session.cells.insert(id);
+        let counters = counters?;
+        let cpu_base_us = counters.cpu_us().map_err(|e| refuse("counters", &e))?;
+        cell.taken = Some(Taken { session: session.id, group, counters, cpu_base_us });
+        write_maps(cell.pid(), session.uids).map_err(|e| refuse("user map", &e))?;
+        let commit = Commit {
+            memory_bytes: session.limits.memory_bytes,
+            env: take.env.clone(),
+            uid: GUEST_UID,
+            require_landlock: self.config.warden.require_landlock,
+        };
+        let until = Boottime::now().plus_us(COMMIT_WAIT_US);
+        cell.state = State::Committing { tag: take.tag, until };
+        self.timers.insert((until, Timer::Commit(id)));
+        packet::send(&cell.hatch, &ToCell::Commit(commit), &[session.workspace.as_fd()])
+            .map_err(|e| refuse("hatch", &e))
+    }
+
+    /// What a cell says before it is live. The warden reads no hatch after that.
+    pub(super) fn hear_cell(&mut self, token: u64, id: CellId) {
+        let Some(cell) = self.cells.get_mut(&id) else {
+            self.sources.remove(&token);
+            return;
+        };
+        let said = loop {
+            match cell.assembler.receive_next::<FromCell>(cell.hatch.as_fd()) {
+                Ok(None) => {}
+                Err(error) if error.would_block() => return,
+                said => break said,
+            }
+        };
+        match (said, cell.state) {
+            (Ok(Some((FromCell::Prepared, _))), State::Born) => {
+                cell.state = State::Pooled;
+                let kind = cell.kind;
+                self.pools.entry(kind).or_default().push_back(id);
+                self.serve_waiting();
+            }
+            (Ok(Some((FromCell::Ready(walls), _))), State::Committing { tag, .. }) => {
+                self.unwatch(token, id);
+                self.hand_over(id, tag, walls);
+            }
+            (Ok(Some((FromCell::Refused { step }, _))), State::Committing { tag, .. }) => {
+                self.unwatch(token, id);
+                self.kill(id, Cause::Killed);
+                self.say(&FromWarden::Refused { tag, why: Refusal::Walls(step) }, vec![]);
+            }
+            // It ended, or speaks out of turn.
+            (_, state) => {
+                self.unwatch(token, id);
+                self.kill(id, Cause::Ended);
+                if let State::Committing { tag, .. } = state {
+                    let why = Refusal::Walls("the cell ended while it was locked".into());
+                    self.say(&FromWarden::Refused { tag, why }, vec![]);
+                }
+            }
+        }
+    }
+
+    pub(super) fn unwatch(&mut self, token: u64, id: CellId) {
+        self.sources.remove(&token);
+        if let Some(cell) = self.cells.get(&id) {
+            // Fails only when it was not watched any more.
+            let _not_watched = epoll::delete(&self.epoll, cell.hatch.as_fd());
+        }
+    }
+
+    pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls) {
+        let Some(cell) = self.cells.get_mut(&id) else { return };
+        if let State::Committing { until, .. } = cell.state {
+            self.timers.remove(&(until, Timer::Commit(id)));
+        }
+        cell.state = State::Live;
+        for (name, what) in [
+            ("network_namespace", "empty"),
+            ("ipc_namespace", "own"),
+            ("uts_namespace", "own"),
+            ("cgroup_namespace", "own"),
+            ("cgroup", "memory, pids, cpu"),
+        ] {
+            walls.push(name, Wall::Standing(what.to_owned()));
+        }
+        match (cell.info(), cell.descriptors()) {
+            (Some(info), Ok(descriptors)) => self.say(&FromWarden::Taken { tag, info, walls }, descriptors),
+            (_, outcome) => {
+                let error = outcome.err().map_or_else(|| "not taken".to_owned(), |e| e.to_string());
+                self.kill(id, Cause::Killed);
+                self.say(&FromWarden::Refused { tag, why: Refusal::Capacity(error) }, vec![]);
+            }
+        }
+    }
+}
+
+/// A user namespace's map: 0 and the guest's user, nobody else. See user_namespaces(7).
+fn write_maps(pid: rustix::process::Pid, uids: UidPair) -> io::Result<()> {
+    fault::step("user_map").map_err(io::Error::from)?;
+    let map = format!("0 {} 1\n{GUEST_UID} {} 1\n", uids.init(), uids.guest());
+    let pid = pid.as_raw_nonzero();
+    std::fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
+    std::fs::write(format!("/proc/{pid}/gid_map"), &map)
+}

@@ -1,0 +1,306 @@
+//! Zygotes: warm processes that cells are forked from.
+//!
+//! The warden executes `anchorhold-cell zygote <class>` with a control socket as descriptor 3 and, for wasm, the image
+//! file as descriptor 4. The zygote confines itself, loads its image, says it is warm, and forks a cell per order.
+//! It stays single-threaded, holds no secret and runs no guest code. A cell is born a child of the warden
+//! (`CLONE_PARENT`), so a zygote's death takes no cell with it.
+
+use crate::control::Class;
+use crate::fault;
+use crate::packet::{self, PacketError};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Uid};
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Where the warden puts the control socket.
+pub const CONTROL_FD: RawFd = 3;
+/// Where the warden puts the image file.
+pub const IMAGE_FD: RawFd = 4;
+/// Variable that names the unprivileged user of zygotes.
+pub const UID_VARIABLE: &str = "ANCHORHOLD_ZYGOTE_UID";
+/// Descriptors that a zygote or a cell may hold at all: small, so that the check before each fork is cheap.
+const DESCRIPTORS_MAX: u64 = 128;
+/// From `linux/sched.h`: be born in the cgroup of `clone_args.cgroup`. The bindings type it too narrow.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// What the warden orders.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Fork a cell. Descriptors: its end of the hatch, then (cgroup v2) the directory of the cgroup to be born in.
+    Spawn {
+        /// Comes back in the report.
+        tag: u64,
+    },
+}
+
+/// What a zygote reports.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The image is loaded: orders are welcome.
+    Warm,
+    /// A cell exists. One descriptor: its pidfd.
+    Born {
+        /// Of the order.
+        tag: u64,
+    },
+    /// No cell.
+    Failed {
+        /// Of the order.
+        tag: u64,
+        /// The kernel's answer.
+        errno: i32,
+    },
+}
+
+/// Why a zygote cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ZygoteError {
+    /// It was not started by the warden.
+    #[error("zygotes are started by anchorhold-warden")]
+    NotOurs,
+    /// A step of its own confinement.
+    #[error("{0}: {1}")]
+    Confine(&'static str, Errno),
+    /// It holds a descriptor that it should not: forking would give it to a cell.
+    #[error("descriptor {0} is not on the allow-list")]
+    Descriptor(RawFd),
+    /// It has more than one thread.
+    #[error("more than one thread before a fork")]
+    Threads,
+    /// The warden's socket.
+    #[error(transparent)]
+    Control(#[from] PacketError),
+}
+
+/// A cell's end of its hatch; a blocking SEQPACKET socket for [`crate::packet`].
+#[derive(Debug)]
+pub struct Hatch(pub OwnedFd);
+
+/// What the warden gave this zygote.
+#[derive(Debug)]
+pub struct Station {
+    /// What it forks.
+    pub class: Class,
+    /// The compiled module (wasm).
+    pub image: Option<File>,
+    control: OwnedFd,
+    uid: u32,
+}
+
+impl Station {
+    /// Takes over what the warden left on the command line, in the environment and in descriptors. Call it once,
+    /// first thing in `main`.
+    #[expect(unsafe_code, reason = "inherited descriptors have no owner yet")]
+    pub fn from_env() -> Result<Self, ZygoteError> {
+        let mut words = std::env::args().skip(1);
+        let class = match (words.next().as_deref(), words.next().as_deref()) {
+            (Some("zygote"), Some("wasm")) => Class::Wasm,
+            (Some("zygote"), Some("files")) => Class::Files,
+            _ => return Err(ZygoteError::NotOurs),
+        };
+        let uid =
+            std::env::var(UID_VARIABLE).ok().and_then(|uid| uid.parse().ok()).ok_or(ZygoteError::NotOurs)?;
+        let inherited = |number| {
+            // SAFETY: `fcntl(F_GETFD)` only asks whether the number is open; it does not touch the descriptor.
+            let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
+            // SAFETY: it is open, the warden put it there for this process, and `main` calls this once before
+            // anything else could have opened or taken it.
+            open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+        };
+        let control = inherited(CONTROL_FD).ok_or(ZygoteError::NotOurs)?;
+        let image = if class == Class::Wasm {
+            Some(inherited(IMAGE_FD).ok_or(ZygoteError::NotOurs)?.into())
+        } else {
+            None
+        };
+        Ok(Self { class, image, control, uid })
+    }
+
+    /// Own mount, network, ipc and uts namespaces; an empty read-only root; the unprivileged user; no capabilities;
+    /// no new privileges. Cells inherit all of it. Call it before the image is loaded.
+    pub fn confine(&mut self) -> Result<(), ZygoteError> {
+        let step = |name| move |errno| ZygoteError::Confine(name, errno);
+        fault::step("zygote_namespaces").map_err(step("unshare"))?;
+        nix::sched::unshare(
+            CloneFlags::CLONE_NEWNS
+                | CloneFlags::CLONE_NEWNET
+                | CloneFlags::CLONE_NEWIPC
+                | CloneFlags::CLONE_NEWUTS,
+        )
+        .map_err(step("unshare"))?;
+        fault::step("zygote_root").map_err(step("root"))?;
+        empty_root()?;
+        nix::unistd::sethostname("cell").map_err(step("sethostname"))?;
+        for (resource, limit) in [
+            (Resource::RLIMIT_CORE, 0),
+            (Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX),
+            (Resource::RLIMIT_MSGQUEUE, 0),
+            (Resource::RLIMIT_RTPRIO, 0),
+            (Resource::RLIMIT_MEMLOCK, 0),
+        ] {
+            setrlimit(resource, limit, limit).map_err(step("setrlimit"))?;
+        }
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.uid));
+        fault::step("zygote_user").map_err(step("user"))?;
+        nix::unistd::setgroups(&[]).map_err(step("setgroups"))?;
+        nix::unistd::setresgid(gid, gid, gid).map_err(step("setresgid"))?;
+        // Leaving user 0 for good also empties the capability sets.
+        nix::unistd::setresuid(uid, uid, uid).map_err(step("setresuid"))?;
+        prctl::set_no_new_privs().map_err(step("no_new_privs"))
+    }
+
+    /// Says warm, then forks a cell for each order until the warden hangs up. What is open now is the allow-list for
+    /// every fork. In the child `cell` runs as pid 1 of its own namespaces, with nothing open but its hatch and
+    /// `/dev/null` as descriptors 0 to 2.
+    pub fn serve(self, mut cell: impl FnMut(Hatch) -> Infallible) -> Result<(), ZygoteError> {
+        let allowed = open_descriptors();
+        packet::send(&self.control, &Report::Warm, &[])?;
+        loop {
+            let (Order::Spawn { tag }, descriptors) = match packet::receive(&self.control) {
+                Err(PacketError::Closed) => return Ok(()),
+                order => order?,
+            };
+            let mut descriptors = descriptors.into_iter();
+            let hatch = descriptors.next().ok_or(PacketError::Malformed("an order without a hatch"))?;
+            let cgroup = descriptors.next();
+            check_descriptors(&allowed, &hatch, cgroup.as_ref())?;
+            // Does nothing but fail when there is a second thread: unshare(2), CLONE_THREAD.
+            nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(|_| ZygoteError::Threads)?;
+            match fork_cell(cgroup.as_ref().map(AsFd::as_fd)) {
+                Ok(Forked::Cell) => run(&mut cell, only(hatch)),
+                Ok(Forked::Zygote(pidfd)) => {
+                    packet::send(&self.control, &Report::Born { tag }, &[pidfd.as_fd()])?;
+                }
+                Err(errno) => packet::send(&self.control, &Report::Failed { tag, errno: errno as i32 }, &[])?,
+            }
+        }
+    }
+}
+
+fn run(cell: &mut impl FnMut(Hatch) -> Infallible, hatch: Hatch) -> ! {
+    match cell(hatch) {}
+}
+
+/// Replaces the root by an empty, read-only tmpfs.
+fn empty_root() -> Result<(), ZygoteError> {
+    let step = |name| move |errno| ZygoteError::Confine(name, errno);
+    let none: Option<&str> = None;
+    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(step("private mounts"))?;
+    // Any directory that exists everywhere serves as the place; the old root is gone a moment later.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    nix::mount::mount(
+        Some("anchorhold"),
+        "/proc",
+        Some("tmpfs"),
+        flags,
+        Some("size=4k,nr_inodes=8,mode=555"),
+    )
+    .map_err(step("mount root"))?;
+    nix::unistd::chdir("/proc").map_err(step("enter root"))?;
+    nix::unistd::pivot_root(".", ".").map_err(step("pivot_root"))?;
+    nix::mount::umount2(".", MntFlags::MNT_DETACH).map_err(step("detach the old root"))?;
+    nix::unistd::chdir("/").map_err(step("enter root"))?;
+    nix::mount::mount(
+        none,
+        "/",
+        none,
+        flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY,
+        none,
+    )
+    .map_err(step("read-only root"))
+}
+
+/// Which descriptors are open.
+fn open_descriptors() -> Vec<RawFd> {
+    #[expect(clippy::cast_possible_truncation, reason = "the limit is 128")]
+    let numbers = 0..DESCRIPTORS_MAX as RawFd;
+    numbers.filter(|&number| is_open(number)).collect()
+}
+
+#[expect(
+    unsafe_code,
+    reason = "asking about a number that may not be open is outside what owned types express"
+)]
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: `fcntl(F_GETFD)` only asks; it neither uses nor closes the descriptor, whoever owns it.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+fn check_descriptors(
+    allowed: &[RawFd],
+    hatch: &OwnedFd,
+    cgroup: Option<&OwnedFd>,
+) -> Result<(), ZygoteError> {
+    let ordered =
+        |number: RawFd| number == hatch.as_raw_fd() || cgroup.is_some_and(|c| number == c.as_raw_fd());
+    match open_descriptors().into_iter().find(|&number| !allowed.contains(&number) && !ordered(number)) {
+        None => Ok(()),
+        Some(number) => Err(ZygoteError::Descriptor(number)),
+    }
+}
+
+enum Forked {
+    Cell,
+    Zygote(OwnedFd),
+}
+
+/// `clone3` with everything a cell is born with. See clone(2).
+#[expect(unsafe_code, reason = "clone3 has no wrapper in any library")]
+fn fork_cell(cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
+    fault::step("fork")?;
+    let mut pidfd: RawFd = -1;
+    let namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    let mut flags = u64::from((namespaces | libc::CLONE_PIDFD | libc::CLONE_PARENT).cast_unsigned());
+    if cgroup.is_some() {
+        flags |= CLONE_INTO_CGROUP;
+    }
+    // SAFETY: `clone_args` is a C struct of integers, for which zero is a valid value of every field.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags;
+    arguments.pidfd = (&raw mut pidfd) as u64;
+    arguments.cgroup = cgroup.map_or(0, |cgroup| u64::from(cgroup.as_raw_fd().cast_unsigned()));
+    // SAFETY: no CLONE_VM: the child has its own copy of this single-threaded process, so no lock is held by a
+    // thread that does not exist there, and it returns here on its own copy of this stack. The kernel writes one
+    // descriptor number to `pidfd`, which outlives the call. (glibc's cached thread id stays the parent's in the
+    // child; nothing in a cell sends signals by it.)
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        0 => Ok(Forked::Cell),
+        1.. => {
+            // SAFETY: the call succeeded in the parent, so `pidfd` is a new descriptor that nothing else owns.
+            Ok(Forked::Zygote(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+        }
+        _ => Err(Errno::last()),
+    }
+}
+
+/// In the new cell: closes everything but the hatch, which becomes descriptor 3.
+#[expect(unsafe_code, reason = "closes descriptors whose owners are left-overs of the zygote's memory")]
+fn only(hatch: OwnedFd) -> Hatch {
+    let number = hatch.as_raw_fd();
+    std::mem::forget(hatch);
+    // SAFETY: in this process nothing uses descriptor 3 (the zygote's control socket, whose owner `Station` is never
+    // dropped here: `serve` does not return in a cell), so replacing it with the hatch surprises nobody.
+    unsafe { libc::dup3(number, CONTROL_FD, libc::O_CLOEXEC) };
+    // SAFETY: 0 is `/dev/null` and 2 the warden's log, which a cell must not write to; no owned type holds either.
+    unsafe { libc::dup2(0, 2) };
+    let first = (CONTROL_FD + 1).cast_unsigned();
+    // SAFETY: owners of numbers above 3 are values of the zygote's that this process never drops or uses: the engine
+    // maps its image once, before the fork.
+    unsafe { libc::close_range(first, libc::c_uint::MAX, 0) };
+    // SAFETY: descriptor 3 is the hatch since the first call, and this is its only owner in this process.
+    Hatch(unsafe { OwnedFd::from_raw_fd(CONTROL_FD) })
+}
