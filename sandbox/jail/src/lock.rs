@@ -62,14 +62,14 @@ pub enum LockError {
 /// A cell that gave up its identity and privileges; its system calls are still open.
 #[derive(Debug)]
 pub struct Restricted {
-    filter: BpfProgram,
+    filter: &'static BpfProgram,
     walls: Walls,
 }
 
 /// Becomes the session's user without capabilities, promises to gain none, and closes the file system but for the
 /// workspace (whose root `workspace` is). Call it with one thread, after the warden wrote the user map.
 pub fn restrict(class: Class, commit: &Commit, workspace: BorrowedFd<'_>) -> Result<Restricted, LockError> {
-    let filter = seccomp::compile(class)?;
+    let filter = seccomp::filter(class)?;
     let (uid, gid) = (Uid::from_raw(commit.uid), Gid::from_raw(commit.uid));
     fault::step("user").map_err(LockError::User)?;
     setresgid(gid, gid, gid).map_err(LockError::User)?;
@@ -96,7 +96,7 @@ impl Restricted {
             caps::read(None, caps::CapSet::Effective).map(|set| set.is_empty()).unwrap_or(false);
         let user = nix::unistd::getresuid().is_ok_and(|ids| ids.real == ids.effective && !ids.real.is_root());
         fault::step("seccomp").map_err(|e| LockError::Install(e.to_string()))?;
-        seccompiler::apply_filter_all_threads(&self.filter).map_err(|e| LockError::Install(e.to_string()))?;
+        seccompiler::apply_filter_all_threads(self.filter).map_err(|e| LockError::Install(e.to_string()))?;
         // A wall that does not hold when it is tried counts as missing, whatever its installation said.
         self.stands("pid_namespace", pid_is_one && fault::step("readback").is_ok(), "pid 1")?;
         self.stands("no_new_privileges", no_new_privileges, "set")?;

@@ -11,6 +11,7 @@ use seccompiler::{
     TargetArch,
 };
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// The filter could not be compiled: a mistake in the lists below.
 #[derive(Debug, thiserror::Error)]
@@ -77,18 +78,34 @@ const FILES: &[c_long] = &[
 /// What the WASI layer calls beyond that.
 const WASM: &[c_long] = &[
     libc::SYS_symlinkat,
-    // The tokio runtime that wasmtime-wasi enters: made before the lock, polled after it.
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
+    // Appending to a file, and a program's advice on how it reads one.
+    libc::SYS_pwritev2,
+    libc::SYS_fadvise64,
 ];
 
 /// `fcntl` commands that only read or set a descriptor's own flags.
 const FCNTL_COMMANDS: &[i32] =
     &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
 
-/// Compiles the filter of a class.
-pub fn compile(class: Class) -> Result<BpfProgram, FilterError> {
+static WASM_FILTER: OnceLock<BpfProgram> = OnceLock::new();
+static FILES_FILTER: OnceLock<BpfProgram> = OnceLock::new();
+
+/// The filter of a class. Compiled at the first call, which a zygote makes before it forks: cells inherit it.
+pub fn filter(class: Class) -> Result<&'static BpfProgram, FilterError> {
+    let slot = match class {
+        Class::Wasm => &WASM_FILTER,
+        Class::Files => &FILES_FILTER,
+    };
+    match slot.get() {
+        Some(filter) => Ok(filter),
+        None => {
+            let filter = compile(class)?;
+            Ok(slot.get_or_init(|| filter))
+        }
+    }
+}
+
+fn compile(class: Class) -> Result<BpfProgram, FilterError> {
     let classes_own = match class {
         Class::Wasm => WASM,
         Class::Files => &[],

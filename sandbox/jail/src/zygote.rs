@@ -8,6 +8,7 @@
 use crate::control::Class;
 use crate::fault;
 use crate::packet::{self, PacketError};
+use crate::seccomp::{self, FilterError};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
@@ -74,6 +75,9 @@ pub enum ZygoteError {
     /// It has more than one thread.
     #[error("more than one thread before a fork")]
     Threads,
+    /// The filter of its cells.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// The warden's socket.
     #[error(transparent)]
     Control(#[from] PacketError),
@@ -160,6 +164,7 @@ impl Station {
     /// every fork. In the child `cell` runs as pid 1 of its own namespaces, with nothing open but its hatch and
     /// `/dev/null` as descriptors 0 to 2.
     pub fn serve(self, mut cell: impl FnMut(Hatch) -> Infallible) -> Result<(), ZygoteError> {
+        seccomp::filter(self.class)?;
         let allowed = open_descriptors();
         packet::send(&self.control, &Report::Warm, &[])?;
         loop {

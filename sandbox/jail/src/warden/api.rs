@@ -2,7 +2,8 @@
 
 use super::cell::{Cell, State};
 use super::controller::Controller;
-use super::{Source, Timer, Warden, WardenError, log};
+use super::watch::Source;
+use super::{Timer, Warden, WardenError, log};
 use crate::control::{Boottime, Cause, CellInfo, FromWarden, Image, ToWarden, Tombstone, Welcome};
 use crate::packet::PacketError;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,8 +26,8 @@ impl Warden {
                 let _unheard = controller.send(&FromWarden::Rejected { reason }, vec![]);
             }
             Ok(controller) => {
-                let token = self.watch(controller.as_fd(), Source::Controller)?;
-                self.controller = Some((token, controller));
+                self.watch.add(controller.as_fd(), Source::Controller)?;
+                self.controller = Some(controller);
                 self.timers.retain(|(_, timer)| *timer != Timer::Orphans);
             }
         }
@@ -35,7 +36,7 @@ impl Warden {
 
     pub(super) fn hear_controller(&mut self) {
         loop {
-            let Some((_, controller)) = &mut self.controller else { return };
+            let Some(controller) = &mut self.controller else { return };
             match controller.receive() {
                 Ok(None) => return,
                 Ok(Some(message)) => self.obey(message),
@@ -45,9 +46,9 @@ impl Warden {
     }
 
     pub(super) fn lose_controller(&mut self, error: &PacketError) {
-        if let Some((token, _)) = self.controller.take() {
+        if self.controller.take().is_some() {
             log(&format!("the API is gone: {error}"));
-            self.sources.remove(&token);
+            self.watch.forget(Source::Controller);
             self.waiting.clear();
             self.orphans_begin();
         }
@@ -59,7 +60,7 @@ impl Warden {
     }
 
     pub(super) fn say(&mut self, message: &FromWarden, descriptors: Vec<OwnedFd>) {
-        let Some((_, controller)) = &mut self.controller else { return };
+        let Some(controller) = &mut self.controller else { return };
         if let Err(error) = controller.send(message, descriptors) {
             self.lose_controller(&error);
         }

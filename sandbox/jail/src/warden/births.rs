@@ -1,8 +1,9 @@
 //! Zygotes and the pools of prepared cells.
 
 use super::cell::{Cell, State};
+use super::watch::Source;
 use super::zygotes::{Kind, Unborn, Zygote};
-use super::{RETRY_PAUSE_US, Source, Timer, Warden, WardenError, log, system};
+use super::{RETRY_PAUSE_US, Timer, Warden, WardenError, log, system};
 use crate::control::{Boottime, Class};
 use crate::id::CellId;
 use crate::packet;
@@ -21,15 +22,14 @@ impl Warden {
         if let Some(pid) = zygote.pid() {
             self.tree.attach_zygote(pid).map_err(io::Error::other)?;
         }
-        self.next_token += 1;
-        let id = self.next_token;
-        let control = zygote.as_fd().try_clone_to_owned()?;
-        self.watch(control.as_fd(), Source::Zygote(id)).map_err(io::Error::other)?;
+        self.next_number += 1;
+        let id = self.next_number;
+        self.watch.add(zygote.as_fd(), Source::Zygote(id)).map_err(io::Error::other)?;
         self.zygotes.insert(id, (kind, zygote));
         Ok(())
     }
 
-    pub(super) fn hear_zygote(&mut self, token: u64, id: u64) -> Result<(), WardenError> {
+    pub(super) fn hear_zygote(&mut self, id: u64) -> Result<(), WardenError> {
         let Some((kind, zygote)) = self.zygotes.get_mut(&id) else { return Ok(()) };
         let kind = *kind;
         match packet::receive::<Report>(&*zygote) {
@@ -42,12 +42,14 @@ impl Warden {
             }
             Ok((Report::Born { tag }, descriptors)) => {
                 let unborn = zygote.delivered(tag);
+                self.failing.remove(&kind);
                 if let (Some(unborn), Some(pidfd)) = (unborn, descriptors.into_iter().next()) {
                     self.born(kind, unborn, pidfd)?;
                 }
             }
             Ok((Report::Failed { tag, errno }, _)) => {
                 log(&format!("a {} cell could not be forked: {}", kind.class, Errno::from_raw(errno)));
+                self.failing.insert(kind, Errno::from_raw(errno));
                 if let Some(unborn) = zygote.delivered(tag) {
                     self.forget_unborn(&unborn);
                 }
@@ -55,7 +57,6 @@ impl Warden {
             }
             Err(error) => {
                 log(&format!("the zygote of {} cells ended: {error}", kind.class));
-                self.sources.remove(&token);
                 self.serving.retain(|_, serving| *serving != id);
                 self.retire(id);
                 self.pause_refill();
@@ -72,7 +73,7 @@ impl Warden {
         for unborn in orphans {
             self.forget_unborn(&unborn);
         }
-        self.sources.retain(|_, source| !matches!(source, Source::Zygote(z) if *z == id));
+        self.watch.forget(Source::Zygote(id));
     }
 
     pub(super) fn forget_unborn(&mut self, unborn: &Unborn) {
@@ -96,8 +97,8 @@ impl Warden {
                 return Ok(());
             }
         };
-        self.watch(cell.pidfd().as_fd(), Source::Ended(id))?;
-        self.watch(cell.hatch.as_fd(), Source::Hatch(id))?;
+        self.watch.add(cell.pidfd().as_fd(), Source::Ended(id))?;
+        self.watch.add(cell.hatch.as_fd(), Source::Hatch(id))?;
         self.cells.insert(id, cell);
         Ok(())
     }
@@ -154,10 +155,10 @@ impl Warden {
         system("hatch", flags.and_then(|flags| rustix::fs::fcntl_setfl(&ours, flags)))?;
         let birth = self.tree.birth(cell, self.config.warden.zygote_uid)?;
         let Some((_, zygote)) = self.zygotes.get_mut(&id) else { return Ok(()) };
-        self.next_token += 1;
+        self.next_number += 1;
         let unborn = Unborn { cell, hatch: ours };
         zygote
-            .order(self.next_token, unborn, &theirs, birth.as_ref())
+            .order(self.next_number, unborn, &theirs, birth.as_ref())
             .map_err(|e| WardenError::System("order", io::Error::other(e)))
     }
 }

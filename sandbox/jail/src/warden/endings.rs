@@ -1,7 +1,8 @@
 //! How cells and sessions end.
 
 use super::cell::{Cell, State, Taken};
-use super::{RETRY_PAUSE_US, Source, Timer, Warden, log};
+use super::watch::Source;
+use super::{RETRY_PAUSE_US, Timer, Warden, log};
 use crate::control::{Boottime, Cause, FromWarden, Refusal, Tombstone};
 use crate::counters::Reading;
 use crate::id::{CellId, ExecutionId, SessionId};
@@ -29,7 +30,8 @@ impl Warden {
         self.arm(id, None);
         let Some(mut cell) = self.cells.remove(&id) else { return };
         cell.reap();
-        self.sources.retain(|_, source| !matches!(source, Source::Hatch(cell) if *cell == id));
+        self.watch.forget(Source::Hatch(id));
+        self.watch.forget(Source::Ended(id));
         if let Some(pool) = self.pools.get_mut(&cell.kind) {
             pool.retain(|pooled| *pooled != id);
         }

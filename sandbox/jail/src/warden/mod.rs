@@ -18,6 +18,7 @@ pub mod keeper;
 mod session;
 mod taking;
 pub mod uids;
+mod watch;
 pub mod zygotes;
 
 use crate::cgroup::{CgroupError, Layout, Remains, Tree};
@@ -26,13 +27,13 @@ use crate::id::{CellId, Id, SessionId};
 use cell::Cell;
 use config::Config;
 use controller::Controller;
-use rustix::event::epoll;
+use nix::errno::Errno;
 use session::Session;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
 use uids::Uids;
+use watch::{Source, Watch};
 use zygotes::{Kind, OpenImage, Zygote};
 
 /// Pause before something that failed is tried again.
@@ -50,17 +51,6 @@ pub enum WardenError {
     /// A zygote cannot be started at all.
     #[error("start a zygote for {0} cells: {1}")]
     Zygote(Class, io::Error),
-}
-
-/// What an epoll token stands for.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    Listener,
-    Signals,
-    Controller,
-    Zygote(u64),
-    Hatch(CellId),
-    Ended(CellId),
 }
 
 /// What happens at a moment.
@@ -86,15 +76,16 @@ pub struct Warden {
     tree: Tree,
     uids: Uids,
     images: HashMap<Digest, OpenImage>,
-    epoll: OwnedFd,
+    watch: Watch,
     listener: OwnedFd,
     signals: nix::sys::signalfd::SignalFd,
-    sources: HashMap<u64, Source>,
-    next_token: u64,
-    controller: Option<(u64, Controller)>,
+    next_number: u64,
+    controller: Option<Controller>,
     zygotes: HashMap<u64, (Kind, Zygote)>,
     serving: HashMap<Kind, u64>,
     kinds: Vec<Kind>,
+    /// Kinds whose last fork failed, and how.
+    failing: HashMap<Kind, Errno>,
     cells: HashMap<CellId, Cell>,
     pools: HashMap<Kind, VecDeque<CellId>>,
     sessions: HashMap<SessionId, Session>,
@@ -133,7 +124,6 @@ impl Warden {
         remains: Vec<Remains>,
     ) -> Result<Self, WardenError> {
         let tree = Tree::create(layout, &config.cgroup(), config.memory_bytes(), config.warden.zygote_uid)?;
-        let epoll = system("epoll", epoll::create(epoll::CreateFlags::CLOEXEC))?;
         let mut kinds = vec![Kind { class: Class::Files, image: None }];
         kinds.extend(images.iter().map(|i| Kind { class: Class::Wasm, image: Some(i.image.digest) }));
         let mut warden = Self {
@@ -142,11 +132,12 @@ impl Warden {
             signals: system("signals", keeper::signals())?,
             life: u64::from_le_bytes(crate::id::random_bytes()),
             tombstones: remains.into_iter().map(tombstone_of).map(|t| (t.cell, t)).collect(),
-            sources: HashMap::new(),
-            next_token: 0,
+            watch: Watch::new()?,
+            next_number: 0,
             controller: None,
             zygotes: HashMap::new(),
             serving: HashMap::new(),
+            failing: HashMap::new(),
             cells: HashMap::new(),
             pools: HashMap::new(),
             sessions: HashMap::new(),
@@ -155,17 +146,11 @@ impl Warden {
             stopping: false,
             config,
             tree,
-            epoll,
             listener,
             kinds,
         };
-        let listener = warden.listener.as_fd().try_clone_to_owned();
-        warden.watch(system("listen", listener)?.as_fd(), Source::Listener)?;
-        let signals = warden.signals.as_fd().try_clone_to_owned();
-        let signals = system("signals", signals)?;
-        warden.watch(signals.as_fd(), Source::Signals)?;
-        // The registrations follow the open files, which `listener` and `signals` of the warden keep open.
-        std::mem::forget(signals);
+        warden.watch.add(warden.listener.as_fd(), Source::Listener)?;
+        warden.watch.add(warden.signals.as_fd(), Source::Signals)?;
         for kind in warden.kinds.clone() {
             warden.start_zygote(kind).map_err(|e| WardenError::Zygote(kind.class, e))?;
         }
@@ -175,12 +160,10 @@ impl Warden {
 
     /// Serves until it is told to stop and everything is gone.
     pub fn run(&mut self) -> Result<(), WardenError> {
-        let mut events = Vec::with_capacity(128);
         while !(self.stopping && self.sessions.is_empty()) {
-            events.clear();
-            self.wait(&mut events)?;
-            for token in &events {
-                self.handle(*token)?;
+            let next = self.timers.first().map(|(at, _)| *at);
+            for token in self.watch.wait(next)? {
+                self.handle(token)?;
             }
             self.fire_timers();
             self.serve_waiting();
@@ -190,49 +173,25 @@ impl Warden {
         Ok(())
     }
 
-    fn wait(&mut self, tokens: &mut Vec<u64>) -> Result<(), WardenError> {
-        let now = Boottime::now();
-        let pause = self.timers.first().map(|(at, _)| Duration::from_micros(at.since(now)));
-        let timeout = pause.and_then(|pause| rustix::event::Timespec::try_from(pause).ok());
-        let mut buffer = Vec::with_capacity(128);
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut buffer), timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(WardenError::System("epoll", error.into())),
-        }
-        tokens.extend(buffer.iter().map(|event: &epoll::Event| event.data.u64()));
-        Ok(())
-    }
-
-    fn watch(&mut self, descriptor: BorrowedFd<'_>, source: Source) -> Result<u64, WardenError> {
-        self.next_token += 1;
-        let token = self.next_token;
-        let data = epoll::EventData::new_u64(token);
-        system("watch", epoll::add(&self.epoll, descriptor, data, epoll::EventFlags::IN))?;
-        self.sources.insert(token, source);
-        Ok(token)
-    }
-
     fn handle(&mut self, token: u64) -> Result<(), WardenError> {
-        // An event may be about something that an earlier event of the same batch ended.
-        let Some(source) = self.sources.get(&token).copied() else { return Ok(()) };
-        match source {
-            Source::Listener => self.accept(),
-            Source::Signals => {
+        match self.watch.source(token) {
+            None => Ok(()),
+            Some(Source::Listener) => self.accept(),
+            Some(Source::Signals) => {
                 let _which = self.signals.read_signal();
                 self.shut_down();
                 Ok(())
             }
-            Source::Controller => {
+            Some(Source::Controller) => {
                 self.hear_controller();
                 Ok(())
             }
-            Source::Zygote(zygote) => self.hear_zygote(token, zygote),
-            Source::Hatch(cell) => {
-                self.hear_cell(token, cell);
+            Some(Source::Zygote(zygote)) => self.hear_zygote(zygote),
+            Some(Source::Hatch(cell)) => {
+                self.hear_cell(cell);
                 Ok(())
             }
-            Source::Ended(cell) => {
-                self.sources.remove(&token);
+            Some(Source::Ended(cell)) => {
                 self.bury(cell);
                 Ok(())
             }
@@ -268,7 +227,7 @@ impl Warden {
                 }
             }
         }
-        if let Some((_, controller)) = &mut self.controller {
+        if let Some(controller) = &mut self.controller {
             let behind = controller.is_behind();
             if let Err(error) = controller.flush() {
                 self.lose_controller(&error);

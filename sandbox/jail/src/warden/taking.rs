@@ -3,6 +3,7 @@
 use super::cell::{State, Taken};
 use super::session::Session;
 use super::uids::UidPair;
+use super::watch::Source;
 use super::zygotes::Kind;
 use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
@@ -13,7 +14,6 @@ use crate::lock::GUEST_UID;
 use crate::packet;
 use crate::walls::{Wall, Walls};
 use crate::workspace;
-use rustix::event::epoll;
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
@@ -121,9 +121,10 @@ impl Warden {
             if let Some(cell) = self.pools.get_mut(&kind).and_then(VecDeque::pop_front) {
                 self.commit(cell, &take);
             } else if until <= now {
-                let why = match self.serving.get(&kind) {
-                    Some(_) => Refusal::Capacity("no cell came free in time".into()),
-                    None => Refusal::Walls(format!("no zygote of {} cells stays up", kind.class)),
+                let why = match (self.serving.get(&kind), self.failing.get(&kind)) {
+                    (Some(_), None) => Refusal::Capacity("no cell came free in time".into()),
+                    (Some(_), Some(errno)) => Refusal::Walls(format!("fork: {errno}")),
+                    (None, _) => Refusal::Walls(format!("no zygote of {} cells stays up", kind.class)),
                 };
                 self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
             } else {
@@ -170,11 +171,8 @@ impl Warden {
     }
 
     /// What a cell says before it is live. The warden reads no hatch after that.
-    pub(super) fn hear_cell(&mut self, token: u64, id: CellId) {
-        let Some(cell) = self.cells.get_mut(&id) else {
-            self.sources.remove(&token);
-            return;
-        };
+    pub(super) fn hear_cell(&mut self, id: CellId) {
+        let Some(cell) = self.cells.get_mut(&id) else { return };
         let said = loop {
             match cell.assembler.receive_next::<FromCell>(cell.hatch.as_fd()) {
                 Ok(None) => {}
@@ -190,17 +188,17 @@ impl Warden {
                 self.serve_waiting();
             }
             (Ok(Some((FromCell::Ready(walls), _))), State::Committing { tag, .. }) => {
-                self.unwatch(token, id);
+                self.unwatch(id);
                 self.hand_over(id, tag, walls);
             }
             (Ok(Some((FromCell::Refused { step }, _))), State::Committing { tag, .. }) => {
-                self.unwatch(token, id);
+                self.unwatch(id);
                 self.kill(id, Cause::Killed);
                 self.say(&FromWarden::Refused { tag, why: Refusal::Walls(step) }, vec![]);
             }
             // It ended, or speaks out of turn.
             (_, state) => {
-                self.unwatch(token, id);
+                self.unwatch(id);
                 self.kill(id, Cause::Ended);
                 if let State::Committing { tag, .. } = state {
                     let why = Refusal::Walls("the cell ended while it was locked".into());
@@ -210,11 +208,9 @@ impl Warden {
         }
     }
 
-    pub(super) fn unwatch(&mut self, token: u64, id: CellId) {
-        self.sources.remove(&token);
+    pub(super) fn unwatch(&mut self, id: CellId) {
         if let Some(cell) = self.cells.get(&id) {
-            // Fails only when it was not watched any more.
-            let _not_watched = epoll::delete(&self.epoll, cell.hatch.as_fd());
+            self.watch.remove(cell.hatch.as_fd(), Source::Hatch(id));
         }
     }
 
