@@ -1,0 +1,46 @@
+//! Sessions, executions and metering: runs untrusted work in cells and says what happened.
+//!
+//! Knows no tenants (a group is opaque), no prices and no HTTP. The walls are `anchorhold_jail`'s; the warden builds
+//! and ends cells, this crate talks to it and, through their hatches, to the cells, which it believes nothing.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`Sandbox`] (`sandbox`) | the one connection to the warden, the table of sessions, the watch over deadlines |
+//! | [`Session`] (`session`) | a session's handle, its cells and the tasks that read them |
+//! | `session::state` | what may happen now: pure, drawn, property-tested |
+//! | `execution`, `json` | what goes in and comes out of an execution; what a hostile cell may send of it |
+//! | `usage` | counters become usage: every microsecond once |
+//! | `files` | file operations through the session's files cell |
+//! | `limits`, `workspace` | requested limits become limits; text becomes a path below the workspace |
+//! | `channel` | messages over SEQPACKET, without blocking |
+//!
+//! Two failures, two places: `Err` is our fault and never billed, the guest's misfortune is `Ok(Finished)`.
+
+mod channel;
+mod error;
+mod execution;
+mod files;
+mod json;
+mod limits;
+mod sandbox;
+mod session;
+mod usage;
+mod workspace;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use anchorhold_jail::control::{Boottime, Cause, Digest, DigestError, Image, Tombstone};
+pub use anchorhold_jail::hatch::{Entry, EntryKind, FileError};
+pub use anchorhold_jail::id::{CellId, ExecutionId, GroupId, Id, IdError, SessionId};
+pub use anchorhold_jail::walls::{Wall, Walls};
+pub use error::Error;
+pub use execution::{Capture, ContextKey, Execution, Finished, Limit, Outcome};
+pub use files::{Download, FileBody, Written};
+pub use limits::{LimitError, LimitField, Limits, RequestedLimits};
+pub use sandbox::{Event, Sandbox};
+pub use session::{ContextStatus, Session, SessionSpec, SessionState};
+pub use usage::Usage;
+pub use workspace::{PathError, WorkspacePath};
