@@ -1,0 +1,85 @@
+//! The program inside a cell.
+//!
+//! The warden starts it as a zygote, which forks cells. Started by anything else it says so and ends.
+
+use anchorhold_cell::{engine, files, life, wasm};
+use anchorhold_jail::control::Class;
+use anchorhold_jail::hatch::Commit;
+use anchorhold_jail::lock::{self, Restricted};
+use anchorhold_jail::walls::Walls;
+use anchorhold_jail::zygote::Station;
+use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match zygote() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("anchorhold-cell: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn zygote() -> Result<(), Box<dyn std::error::Error>> {
+    let mut station = Station::from_env()?;
+    raise_stack_limit()?;
+    // There is no /proc afterwards. Dropped before the first fork.
+    let pagemap = std::fs::File::open("/proc/self/pagemap").ok();
+    station.confine()?;
+    match station.class {
+        Class::Files => {
+            station.serve(|hatch| -> Infallible { files::run(hatch.0, JailWalls::new(Class::Files)) })?
+        }
+        Class::Wasm => {
+            let image = station.image.take().ok_or("a wasm zygote needs an image")?;
+            let mut template = Some(wasm::Template::load(image, pagemap)?);
+            station.serve(move |hatch| -> Infallible {
+                // Taken in the child's copy of this process; the zygote's own stays.
+                match template.take() {
+                    Some(template) => wasm::run(template, hatch.0, JailWalls::new(Class::Wasm)),
+                    None => life::end(),
+                }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Guests recurse on the main thread's stack. It grows up to the soft limit at the time, so raising that here is
+/// enough; the kernel keeps 128 MiB of address space free below it.
+fn raise_stack_limit() -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = engine::HOST_STACK_BYTES as u64;
+    let limit = getrlimit(Resource::Stack);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Stack, raised).map_err(|e| format!("a stack of {needed} bytes: {e}"))
+}
+
+/// The walls of `anchorhold_jail`.
+struct JailWalls {
+    class: Class,
+    restricted: Option<Restricted>,
+}
+
+impl JailWalls {
+    fn new(class: Class) -> Self {
+        Self { class, restricted: None }
+    }
+}
+
+impl life::Walling for JailWalls {
+    fn restrict(&mut self, commit: &Commit, workspace: BorrowedFd<'_>) -> Result<(), String> {
+        self.restricted = Some(lock::restrict(self.class, commit, workspace).map_err(|e| e.to_string())?);
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<Walls, String> {
+        let restricted = self.restricted.take().ok_or("sealed before restricted")?;
+        restricted.seal().map_err(|e| e.to_string())
+    }
+}

@@ -1,0 +1,247 @@
+//! A guest: an interpreter that was snapshotted when its image was built, and the calls of its ABI
+//! (`images/README.md`).
+
+use super::Host;
+use super::wasi;
+use crate::engine;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::hint::black_box;
+use std::os::unix::fs::FileExt;
+use tokio::runtime::Runtime;
+use wasmtime::{
+    AsContextMut, Engine, Global, Instance, InstancePre, Memory, Module, Result, Store, StoreContextMut,
+    TypedFunc, Val, format_err,
+};
+
+/// How far below the guest's stack pointer an interrupt runs. A function that calls nothing may use the memory just
+/// below (LLVM's red zone, 128 bytes) without saying so.
+const STACK_SKIPPED: i32 = 4096;
+/// The kernel copies a page on the first write to it.
+const PAGE_BYTES: usize = 4096;
+/// It maps this many pages of a file at once, where they are in memory (`fault_around_bytes`).
+const PAGES_AROUND: usize = 16;
+const PAGEMAP_ENTRY_BYTES: usize = 8;
+/// The page is mapped.
+const PAGE_PRESENT: u64 = 1 << 63;
+/// It is the file's: nobody wrote to it.
+const PAGE_OF_FILE: u64 = 1 << 61;
+/// Hello in every language of ours: one succeeds, the others fail, and both are what first executions do.
+const REHEARSALS: [&str; 2] = ["print(1 + 1)", "console.log(1 + 1)"];
+/// What a guest may use of the epoch before it has a session: everything.
+const UNLIMITED_EPOCHS: u64 = 1 << 60;
+
+/// Argument of the guest's `start`.
+#[derive(Debug, Serialize)]
+pub struct Start<'a> {
+    /// 64 hexadecimal digits.
+    pub seed: String,
+    /// The session's environment.
+    pub env: BTreeMap<&'a str, &'a str>,
+}
+
+/// Argument of the guest's `execute`.
+#[derive(Debug, Serialize)]
+pub struct Program<'a> {
+    /// What to run.
+    pub code: &'a str,
+    /// Additions to the environment.
+    pub env: BTreeMap<&'a str, &'a str>,
+    /// Where; the workspace where omitted.
+    pub cwd: Option<&'a str>,
+}
+
+/// What a zygote forks: a loaded image with one interpreter in it that has run nothing.
+#[derive(Debug)]
+pub struct Template {
+    guest: Guest,
+    module: Module,
+    runtime: Runtime,
+    hot: Hot,
+}
+
+impl Template {
+    /// Loads an image. `pagemap` is this process's `/proc/self/pagemap`, where it could be opened; without it the first
+    /// execution of each cell is slower.
+    pub fn load(image: File, pagemap: Option<File>) -> Result<Self> {
+        let engine = Engine::new(&engine::config())?;
+        let module = load_module(&engine, image)?;
+        let pre = wasi::linker(&engine)?.instantiate_pre(&module)?;
+        // With a runtime at hand wasmtime-wasi makes none of its own, and this one has no thread: a zygote must not have
+        // a second one, and a cell needs none.
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let entered = runtime.enter();
+        let hot = rehearse(&engine, &pre, &module, pagemap)?;
+        drop(entered);
+        Ok(Self { guest: Guest::new(&engine, &pre)?, module, runtime, hot })
+    }
+
+    /// The interpreter, which has run nothing, with the memory at hand that a first execution needs: the kernel maps code
+    /// and copies pages while the cell waits in its pool, not while somebody waits for an answer. And the runtime that
+    /// has to be entered while it runs.
+    pub fn into_guest(self) -> (Guest, Runtime) {
+        let Self { mut guest, module, runtime, hot } = self;
+        let memory = guest.memory.data_mut(&mut guest.store);
+        for page in hot.memory {
+            // Written back as it was. The compiler must not see that.
+            if let Some(byte) = memory.get_mut(page * PAGE_BYTES) {
+                *byte = black_box(*byte);
+            }
+        }
+        for page in hot.code {
+            black_box(module.text().get(page * PAGE_BYTES).copied());
+        }
+        (guest, runtime)
+    }
+}
+
+/// Pages that the first steps of a session use.
+#[derive(Debug, Default)]
+struct Hot {
+    /// Of the guest's memory, written.
+    memory: Vec<usize>,
+    /// Of its code: one for each group that the kernel maps at once.
+    code: Vec<usize>,
+}
+
+#[expect(unsafe_code, reason = "a precompiled module can only be loaded on trust")]
+fn load_module(engine: &Engine, image: File) -> Result<Module> {
+    // SAFETY: the file is what our image builder compiled: the warden opened it in a store that only root can write,
+    // checked that its SHA-256 is the image's digest, and passed this descriptor, not a path. Nobody can change it
+    // while it is mapped. That it was compiled for this engine and these settings is checked by wasmtime.
+    unsafe { Module::deserialize_open_file(engine, image) }
+}
+
+/// Runs the first steps of a session in an interpreter that is thrown away, and says which pages that took.
+fn rehearse(engine: &Engine, pre: &InstancePre<Host>, module: &Module, pagemap: Option<File>) -> Result<Hot> {
+    let mut guest = Guest::new(engine, pre)?;
+    guest.start(&Start { seed: "0".repeat(64), env: BTreeMap::new() })?;
+    for code in REHEARSALS {
+        guest.execute(&Program { code, env: BTreeMap::new(), cwd: None })?;
+    }
+    let Some(pagemap) = pagemap else { return Ok(Hot::default()) };
+    let memory = pages(&pagemap, guest.memory.data(&guest.store))?;
+    let code = pages(&pagemap, module.text())?;
+    let mapped = |page: &usize| code.get(*page).is_some_and(|entry| entry & PAGE_PRESENT != 0);
+    Ok(Hot {
+        memory: (0..memory.len())
+            .filter(|page| memory[*page] & (PAGE_PRESENT | PAGE_OF_FILE) == PAGE_PRESENT)
+            .collect(),
+        code: (0..code.len()).step_by(PAGES_AROUND).filter(mapped).collect(),
+    })
+}
+
+/// What the kernel says of the pages of a piece of memory. See `Documentation/admin-guide/mm/pagemap.rst`.
+fn pages(pagemap: &File, memory: &[u8]) -> Result<Vec<u64>> {
+    let first = memory.as_ptr().addr() / PAGE_BYTES;
+    let mut entries = vec![0; memory.len().div_ceil(PAGE_BYTES) * PAGEMAP_ENTRY_BYTES];
+    pagemap.read_exact_at(&mut entries, (first * PAGEMAP_ENTRY_BYTES) as u64)?;
+    let (entries, _) = entries.as_chunks();
+    Ok(entries.iter().copied().map(u64::from_le_bytes).collect())
+}
+
+/// An interpreter.
+pub struct Guest {
+    store: Store<Host>,
+    memory: Memory,
+    alloc: TypedFunc<i32, i32>,
+    start: TypedFunc<(i32, i32), ()>,
+    execute: TypedFunc<(i32, i32), i32>,
+    interrupter: Interrupter,
+}
+
+/// How to interrupt a guest in the middle of `execute`.
+#[derive(Clone)]
+pub struct Interrupter {
+    interrupt: TypedFunc<i32, ()>,
+    stack_pointer: Global,
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guest").field("host", self.store.data()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Interrupter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interrupter").field("stack_pointer", &self.stack_pointer).finish_non_exhaustive()
+    }
+}
+
+impl Guest {
+    fn new(engine: &Engine, pre: &InstancePre<Host>) -> Result<Self> {
+        let mut store = Store::new(engine, Host::default());
+        store.limiter(|host| &mut host.memory);
+        store.set_epoch_deadline(UNLIMITED_EPOCHS);
+        // The snapshot is initialised: calling `_initialize` again would do it twice.
+        let instance = pre.instantiate(&mut store)?;
+        Self::from_instance(store, &instance)
+    }
+
+    fn from_instance(mut store: Store<Host>, instance: &Instance) -> Result<Self> {
+        let missing = |name| move || format_err!("the guest exports no {name}");
+        Ok(Self {
+            memory: instance.get_memory(&mut store, "memory").ok_or_else(missing("memory"))?,
+            alloc: instance.get_typed_func(&mut store, "alloc")?,
+            start: instance.get_typed_func(&mut store, "start")?,
+            execute: instance.get_typed_func(&mut store, "execute")?,
+            interrupter: Interrupter {
+                interrupt: instance.get_typed_func(&mut store, "interrupt")?,
+                stack_pointer: instance
+                    .get_global(&mut store, "__stack_pointer")
+                    .ok_or_else(missing("__stack_pointer"))?,
+            },
+            store,
+        })
+    }
+
+    /// What the host keeps for it.
+    pub fn host(&mut self) -> &mut Host {
+        self.store.data_mut()
+    }
+
+    /// The store and how to interrupt what runs in it.
+    pub fn store(&mut self) -> (&mut Store<Host>, Interrupter) {
+        (&mut self.store, self.interrupter.clone())
+    }
+
+    /// The session begins.
+    pub fn start(&mut self, start: &Start<'_>) -> Result<()> {
+        let argument = self.pass(&serde_json::to_vec(start)?)?;
+        self.start.call(&mut self.store, argument)
+    }
+
+    /// Runs a program; whether it succeeded.
+    pub fn execute(&mut self, program: &Program<'_>) -> Result<bool> {
+        let argument = self.pass(&serde_json::to_vec(program)?)?;
+        Ok(self.execute.call(&mut self.store, argument)? == 0)
+    }
+
+    fn pass(&mut self, argument: &[u8]) -> Result<(i32, i32)> {
+        let length = i32::try_from(argument.len())?;
+        let at = self.alloc.call(&mut self.store, length)?;
+        self.memory.write(&mut self.store, at.cast_unsigned() as usize, argument)?;
+        Ok((at, length))
+    }
+}
+
+impl Interrupter {
+    /// Tells the guest to stop, from the middle of a call into it. The guest only takes a note; it runs on a part of its
+    /// stack that nothing uses.
+    pub fn interrupt(&self, mut store: StoreContextMut<'_, Host>, reason: i32) -> Result<()> {
+        // Else the call would meet the same passed deadline.
+        store.set_epoch_deadline(UNLIMITED_EPOCHS);
+        let Val::I32(top) = self.stack_pointer.get(&mut store) else {
+            return Err(format_err!("the stack pointer is not an i32"));
+        };
+        // A guest at the end of its stack has no free part: it is about to overflow, and the trap will stop it.
+        let Some(free) = top.checked_sub(STACK_SKIPPED).filter(|free| *free > 0) else { return Ok(()) };
+        self.stack_pointer.set(&mut store, Val::I32(free))?;
+        let told = self.interrupt.call(store.as_context_mut(), reason);
+        self.stack_pointer.set(&mut store, Val::I32(top))?;
+        told
+    }
+}
