@@ -1,0 +1,126 @@
+//! recipe → wasm → snapshot → native code → smoke programs → store.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use wasmtime::{Engine, Linker, OptLevel, Store as WasmStore};
+use wasmtime_wasi::p1;
+
+use crate::{
+    engine, guest,
+    recipe::Recipe,
+    smoke,
+    store::{self, Manifest, Store},
+};
+
+/// wasmtime's version as resolved, for the manifest.
+const WASMTIME: &str = "48";
+
+pub fn build(recipe: &Recipe, store: &Store) -> Result<()> {
+    if store.holds(&recipe.name, &recipe.key)? {
+        eprintln!("{}: up to date", recipe.name);
+        return Ok(());
+    }
+    let wasm = step(recipe, "compile the guest", || compile_guest(recipe))?;
+    let snapshot = step(recipe, "take the snapshot", || snapshot(recipe, &wasm))?;
+    let native = step(recipe, "compile to native code", || {
+        Ok(Engine::new(&engine::config())?.precompile_module(&snapshot)?)
+    })?;
+    let (digest, path) = store.add_blob(&native)?;
+    let image = store::load_blob(&path)?;
+    step(recipe, "run the smoke programs", || smoke::run(recipe, &image, false))?;
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    eprintln!(
+        "{}: wasm {:.1} MiB, snapshot {:.1} MiB, native {:.1} MiB",
+        recipe.name,
+        mib(wasm.len()),
+        mib(snapshot.len()),
+        mib(native.len())
+    );
+    store.publish(&Manifest {
+        name: recipe.name.clone(),
+        kind: recipe.kind,
+        digest,
+        recipe: recipe.key.clone(),
+        size_bytes: native.len() as u64,
+        language: recipe.language,
+        version: recipe.version.clone(),
+        built_with: format!("wasmtime {WASMTIME}, anchorhold-image {}", env!("CARGO_PKG_VERSION")),
+    })
+}
+
+fn step<T>(recipe: &Recipe, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    eprintln!("{}: {what} ...", recipe.name);
+    let begun = Instant::now();
+    let made = work().with_context(|| format!("{}: could not {what}", recipe.name))?;
+    eprintln!("{}: {what}: {:.1} s", recipe.name, begun.elapsed().as_secs_f64());
+    Ok(made)
+}
+
+/// Run the folder's `build.sh`. It writes the module to its first argument and keeps what it wants
+/// to keep between builds in `$GUEST_TARGET_DIR`.
+fn compile_guest(recipe: &Recipe) -> Result<Vec<u8>> {
+    let out = tempfile::tempdir()?;
+    let module = out.path().join("guest.wasm");
+    let target = store::cache_directory()?.join("target").join(&recipe.name);
+    fs::create_dir_all(&target)?;
+    let status = Command::new("sh")
+        .arg(recipe.folder.join("build.sh"))
+        .arg(&module)
+        .current_dir(&recipe.folder)
+        .env("GUEST_TARGET_DIR", &target)
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot start build.sh")?;
+    if !status.success() {
+        bail!("build.sh failed: {status}");
+    }
+    fs::read(&module).context("build.sh wrote no module")
+}
+
+/// Initialise the interpreter once and keep its memory. Meanwhile the guest finds the folder's `boot/`,
+/// if there is one, as `/tmp/boot`.
+fn snapshot(recipe: &Recipe, wasm: &[u8]) -> Result<Vec<u8>> {
+    // Native code that runs once is compiled fast rather than well.
+    let engine = Engine::new(engine::config().cranelift_opt_level(OptLevel::None))?;
+    let mut linker = Linker::new(&engine);
+    p1::add_to_linker_async(&mut linker, |context: &mut guest::Context| &mut context.wasi)?;
+    guest::add_emit(&mut linker)?;
+    let (workspace, temporary) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    copy_boot_files(&recipe.folder.join("boot"), &temporary.path().join("boot"))?;
+    let context = snapshot_context(workspace.path(), temporary.path())?;
+    let mut wasm_store = WasmStore::new(&engine, context);
+    wasm_store.set_epoch_deadline(guest::NEVER);
+    let mut wizer = wasmtime_wizer::Wizer::new();
+    wizer.init_func("wizer-initialize");
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let module = runtime.block_on(wizer.run(&mut wasm_store, wasm, async |store, module| {
+        linker.instantiate_async(store, module).await
+    }))?;
+    Ok(module)
+}
+
+fn snapshot_context(workspace: &Path, temporary: &Path) -> Result<guest::Context> {
+    let mut builder = guest::wasi(workspace, temporary)?;
+    // What warm-up programs print is of no interest; why an initialisation fails is.
+    builder.inherit_stderr();
+    Ok(guest::Context::new(builder.build_p1()))
+}
+
+fn copy_boot_files(from: &Path, to: &Path) -> Result<()> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join(entry.file_name()))
+            .with_context(|| format!("{}: boot files are plain files", entry.path().display()))?;
+    }
+    Ok(())
+}

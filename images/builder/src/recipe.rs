@@ -1,0 +1,94 @@
+//! An image folder, and the key of what it makes.
+
+use std::{
+    fs,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+
+use crate::{
+    engine,
+    store::{Kind, Language, hex},
+};
+
+/// Raised when this program turns the same inputs into something else than before.
+const FORMAT: u32 = 1;
+
+/// `image.toml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    kind: Kind,
+    language: Language,
+    /// What people are told, for instance "RustPython 0.6.0".
+    version: String,
+}
+
+pub struct Recipe {
+    pub folder: PathBuf,
+    pub name: String,
+    pub kind: Kind,
+    pub language: Language,
+    pub version: String,
+    /// `sha256:` and the hash of all inputs.
+    pub key: String,
+}
+
+impl Recipe {
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("image.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+        let file: File = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
+        let folder = folder.canonicalize()?;
+        let key = key(&folder)?;
+        let File { name, kind, language, version } = file;
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            bail!("{}: the name must be of a-z, 0-9 and -", path.display());
+        }
+        Ok(Self { folder, name, kind, language, version, key })
+    }
+}
+
+/// Hash every file of the folder, the toolchain, and what the compiler of native code depends on.
+fn key(folder: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    collect(folder, &mut files)?;
+    files.push(folder.join("../toolchain.sh"));
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files {
+        let name = file.strip_prefix(folder).unwrap_or(&file).to_string_lossy().into_owned();
+        let bytes = fs::read(&file).with_context(|| format!("{}", file.display()))?;
+        hash.update(format!("{}:{name}:{}:", name.len(), bytes.len()));
+        hash.update(bytes);
+    }
+    // wasmtime's version, the engine's settings, the instruction set of this machine.
+    let engine = Engine::new(&engine::config())?;
+    let compatibility = BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
+    hash.update(format!("format {FORMAT} engine {compatibility:016x}"));
+    Ok(format!("sha256:{}", hex(&hash.finalize())))
+}
+
+/// All files but those that are made by building or say nothing to the machine.
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().with_context(|| format!("{:?} is not UTF-8", entry.path()))?;
+        if name.starts_with('.') || matches!(name, "target" | "patched" | "README.md") {
+            continue;
+        }
+        match entry.file_type()? {
+            kind if kind.is_dir() => collect(&entry.path(), files)?,
+            kind if kind.is_file() => files.push(entry.path()),
+            _ => bail!("{} is neither a file nor a directory", entry.path().display()),
+        }
+    }
+    Ok(())
+}
