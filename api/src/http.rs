@@ -1,0 +1,257 @@
+//! The HTTP door: parses, calls the service, answers. Only here are axum, status codes and JSON bodies known.
+//!
+//! Every answer has an `X-Request-Id`; every error is a problem (see `error`), unless the bytes were no HTTP.
+
+mod body;
+mod error;
+mod execution;
+mod file;
+mod session;
+mod usage;
+
+#[cfg(test)]
+mod tests;
+
+use crate::ledger::Totals;
+use crate::service::{Key, Service};
+use crate::tenant::{Keys, Tenant};
+use axum::Router;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use body::Object;
+use error::{Code, Problem};
+use futures_util::FutureExt as _;
+use serde::Serialize;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The most headers of a request.
+pub const HEADERS_MAX: usize = 64;
+/// The most bytes of a request's headers.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// The longest idempotency key.
+const KEY_BYTES_MAX: usize = 255;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What every handler can reach.
+#[derive(Debug, Clone)]
+struct Door {
+    service: Service,
+    keys: Arc<Keys>,
+}
+
+/// All routes of the API.
+pub fn router(service: Service, keys: Keys) -> Router {
+    let door = Door { service, keys: Arc::new(keys) };
+    Router::new()
+        .route("/v1/sessions", post(session::create).get(session::list))
+        .route("/v1/sessions/{id}", get(session::show).patch(session::change).delete(session::delete))
+        .route("/v1/sessions/{id}/usage", get(usage::of_session))
+        .route("/v1/sessions/{id}/executions", post(execution::create).get(execution::list))
+        .route("/v1/sessions/{id}/executions/{exe}", get(execution::show))
+        .route("/v1/sessions/{id}/executions/{exe}/cancel", post(execution::cancel))
+        .route("/v1/sessions/{id}/files", get(file::list))
+        .route(
+            "/v1/sessions/{id}/files/{*path}",
+            get(file::download).head(file::head).put(file::upload).delete(file::delete),
+        )
+        .route("/v1/run", post(execution::run))
+        .route("/v1/usage", get(usage::of_tenant))
+        .route("/v1/prices", get(usage::prices))
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .fallback(async || Problem::new(Code::NotFound, "no such route"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(Code::MethodNotAllowed, "the route does not take this method")
+        })
+        .layer(axum::middleware::from_fn(edge))
+        .with_state(door)
+}
+
+/// Around every request: its id, limits of its head, panics, the bytes of problems, the log.
+async fn edge(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = format!("req_{}", anchorhold_sandbox::Id::random());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = match check_head(&request) {
+        Err(problem) => {
+            let mut response = problem.into_response();
+            // What follows on the connection may not be what it seems.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+        Ok(()) => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(request_id = id, "a handler panicked");
+            Problem::new(Code::Internal, "internal error").into_response()
+        }),
+    };
+    let mut code = None;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let mut rendered = problem.render(&id);
+        if let Some(close) = response.headers_mut().remove(header::CONNECTION) {
+            rendered.headers_mut().insert(header::CONNECTION, close);
+        }
+        code = Some(problem.code);
+        response = rendered;
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let (status, elapsed_us) = (response.status().as_u16(), begun.elapsed().as_micros());
+    match code {
+        Some(code @ (Code::Internal | Code::LedgerUnavailable | Code::IsolationUnavailable)) => {
+            tracing::warn!(request_id = id, %method, ?path, status, %code, elapsed_us, "request");
+        }
+        code => tracing::debug!(request_id = id, %method, ?path, status, code = ?code, elapsed_us, "request"),
+    }
+    response
+}
+
+fn check_head(request: &Request) -> Result<(), Problem> {
+    let headers = request.headers();
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+        + request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if headers.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
+        let detail = format!("at most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes");
+        return Err(Problem::new(Code::HeadersTooLarge, detail));
+    }
+    let http1 = request.version() < Version::HTTP_2;
+    if http1 && request.uri().authority().is_some() {
+        return Err(Problem::new(Code::Malformed, "this is no proxy"));
+    }
+    if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(Problem::new(Code::Malformed, "two lengths of one body"));
+    }
+    Ok(())
+}
+
+async fn health() -> Response {
+    json(axum::http::StatusCode::OK, &serde_json::json!({ "status": "ok" }))
+}
+
+async fn ready(State(door): State<Door>) -> Result<Response, Problem> {
+    door.service.ready().await?;
+    Ok(json(axum::http::StatusCode::OK, &serde_json::json!({ "status": "ready" })))
+}
+
+/// A caller that showed a key.
+struct Caller(Tenant);
+
+impl FromRequestParts<Door> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Problem> {
+        let shown = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let bearer = shown.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| {
+            // Whether it is missing, garbled or wrong: the same answer.
+            scheme.eq_ignore_ascii_case("bearer")
+        });
+        bearer
+            .and_then(|(_, key)| door.keys.authenticate(key.trim()))
+            .map(Self)
+            .ok_or_else(|| Problem::new(Code::Unauthorized, "send Authorization: Bearer and a valid key"))
+    }
+}
+
+/// The session that the path names. What is no id is answered like an unknown one.
+struct SessionAt(anchorhold_sandbox::SessionId);
+
+impl<S: Sync> FromRequestParts<S> for SessionAt {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let id = segment(&parts.uri, 3).strip_prefix("ses_").and_then(|id| id.parse().ok());
+        id.map(Self).ok_or_else(|| crate::service::Refusal::SessionNotFound.into())
+    }
+}
+
+/// The execution that the path names.
+struct ExecutionAt(Option<anchorhold_sandbox::ExecutionId>);
+
+impl<S: Sync> FromRequestParts<S> for ExecutionAt {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        // Whether the session exists is answered first.
+        Ok(Self(segment(&parts.uri, 5).strip_prefix("exe_").and_then(|id| id.parse().ok())))
+    }
+}
+
+/// A part of the path as it was sent: `/v1/sessions/{3}/executions/{5}`.
+fn segment(uri: &Uri, at: usize) -> &str {
+    uri.path().split('/').nth(at).unwrap_or_default()
+}
+
+/// The request's idempotency key, for what `object` asks for.
+fn key(headers: &HeaderMap, object: &Object) -> Result<Option<Key>, Problem> {
+    const NAME: &str = "Idempotency-Key";
+    let mut values = headers.get_all(NAME).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    match value.to_str() {
+        Ok(text) if !text.is_empty() && text.len() <= KEY_BYTES_MAX && values.next().is_none() => {
+            Ok(Some(Key { text: text.to_owned(), hash: object.hash() }))
+        }
+        _ => Err(Problem::field(
+            NAME,
+            format!("must be one key of 1 to {KEY_BYTES_MAX} visible ASCII characters"),
+        )),
+    }
+}
+
+fn json(status: axum::http::StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => {
+            let json = HeaderValue::from_static("application/json");
+            (status, [(header::CONTENT_TYPE, json)], bytes).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written");
+            Problem::new(Code::Internal, "internal error").into_response()
+        }
+    }
+}
+
+fn ok(body: &impl Serialize) -> Response {
+    json(axum::http::StatusCode::OK, body)
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+struct ListBody<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+/// Sums of records.
+#[derive(Serialize)]
+struct TotalsBody {
+    records: u64,
+    wall_us: u64,
+    cpu_us: u64,
+    memory_mib_ms: u64,
+    egress_bytes: u64,
+    cost_picos: String,
+}
+
+impl From<Totals> for TotalsBody {
+    fn from(totals: Totals) -> Self {
+        Self {
+            records: totals.records,
+            wall_us: totals.wall_us,
+            cpu_us: totals.cpu_us,
+            memory_mib_ms: totals.memory_mib_ms,
+            egress_bytes: totals.bytes,
+            cost_picos: totals.cost_picos.to_string(),
+        }
+    }
+}
+
+/// RFC 3339 in UTC.
+fn time(at_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(at_us).unwrap_or(jiff::Timestamp::MAX).to_string()
+}

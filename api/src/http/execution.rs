@@ -1,0 +1,337 @@
+//! `/v1/sessions/{id}/executions` and `/v1/run`
+
+use super::body::{Fields, Object, Query};
+use super::error::Problem;
+use super::session::{self, env};
+use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, key, ok, time};
+use crate::ledger::{ExecutionRow, GuestError, Report, Rich};
+use crate::service::{ContextName, ExecutionRequest, OnDisconnect, Refusal, RunRequest, context_id};
+use crate::words::{Engine, ExecutionStatus, Language, LimitName, Runtime, words};
+use anchorhold_sandbox::WorkspacePath;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::Response;
+use base64::Engine as _;
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+
+const CONTEXT_BYTES_MAX: usize = 64;
+const FILES_MAX: usize = 64;
+
+words!(
+    /// What becomes of an execution whose caller went away.
+    Disconnect {
+        /// It goes on.
+        Continue = "continue",
+        /// It is cancelled.
+        Cancel = "cancel",
+    }
+);
+
+#[derive(Serialize)]
+struct ExecutionBody<'a> {
+    id: String,
+    session_id: String,
+    language: Language,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<Engine>,
+    runtime: Runtime,
+    context: &'a str,
+    context_id: Option<String>,
+    status: ExecutionStatus,
+    stdout: &'a str,
+    stderr: &'a str,
+    stdout_bytes: u64,
+    stderr_bytes: u64,
+    truncated: bool,
+    results: &'a [Rich],
+    error: Option<&'a GuestError>,
+    exit_code: Option<i32>,
+    limit: Option<LimitName>,
+    limits_hit: &'a [LimitName],
+    state_lost: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<FileBody<'a>>>,
+    usage: UsageBody,
+    cost_picos: String,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+    /// Whether what it wrote is still kept.
+    output_kept: bool,
+}
+
+#[derive(Serialize)]
+struct UsageBody {
+    wall_us: u64,
+    cpu_us: u64,
+    memory_peak_bytes: u64,
+    memory_mib_ms: u64,
+    egress_bytes: u64,
+    queued_us: u64,
+}
+
+#[derive(Serialize)]
+struct FileBody<'a> {
+    path: &'a str,
+    content_base64: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+impl<'a> ExecutionBody<'a> {
+    fn new(row: &'a ExecutionRow, running: &'a Report) -> Self {
+        let report = row.report.as_ref().unwrap_or(running);
+        let output = row.output.as_ref();
+        let queued_us = i64::try_from(report.queued_us).unwrap_or(i64::MAX);
+        let context_id = context_id(row.session, &row.place);
+        Self {
+            id: format!("exe_{}", row.id),
+            session_id: format!("ses_{}", row.session),
+            language: row.place.language,
+            engine: row.place.engine,
+            runtime: row.place.runtime,
+            context: &row.place.context,
+            context_id: context_id.map(|id| format!("ctx_{id}")),
+            status: row.status,
+            stdout: output.map_or("", |output| &output.stdout),
+            stderr: output.map_or("", |output| &output.stderr),
+            stdout_bytes: report.stdout_bytes,
+            stderr_bytes: report.stderr_bytes,
+            truncated: report.truncated,
+            results: output.map_or(&[], |output| &output.results),
+            error: output.and_then(|output| output.error.as_ref()),
+            exit_code: report.exit_code,
+            limit: report.limit,
+            limits_hit: &report.limits_hit,
+            state_lost: report.state_lost,
+            files: output.and_then(|output| output.files.as_ref()).map(|files| {
+                let bodies = files.iter().map(|file| FileBody {
+                    path: &file.path,
+                    content_base64: file.content.as_deref().ok(),
+                    error: file.content.as_ref().err().map(String::as_str),
+                });
+                bodies.collect()
+            }),
+            usage: UsageBody {
+                wall_us: report.wall_us,
+                cpu_us: report.cpu_us,
+                memory_peak_bytes: report.memory_peak_bytes,
+                memory_mib_ms: report.memory_mib_ms,
+                egress_bytes: 0,
+                queued_us: report.queued_us,
+            },
+            cost_picos: report.cost_picos.to_string(),
+            started_at: row.report.is_some().then(|| time(row.created_us.saturating_add(queued_us))),
+            ended_at: row.ended_us.map(time),
+            output_kept: output.is_some(),
+        }
+    }
+}
+
+fn answer(row: &ExecutionRow) -> Response {
+    ok(&ExecutionBody::new(row, &Report::default()))
+}
+
+/// Fields of an execution in a request; also those of `/v1/run`, whose session has the rest.
+fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
+    fields.not_yet("background", &[Value::Bool(false)]);
+    fields.not_yet("command", &[]);
+    let language: Option<Language> = fields.word("language", Language::ALL);
+    let engine = fields.word("engine", Engine::ALL);
+    match language {
+        Some(Language::TypeScript | Language::Bash) => {
+            fields.wrong("language", "is not available on this server yet; python and javascript are");
+        }
+        Some(Language::Python) if engine.is_some() => fields.wrong("engine", "is for javascript only"),
+        _ => {}
+    }
+    let on_disconnect = match fields.word("on_disconnect", Disconnect::ALL) {
+        Some(Disconnect::Cancel) => OnDisconnect::Cancel,
+        Some(Disconnect::Continue) | None => OnDisconnect::Continue,
+    };
+    let request = ExecutionRequest {
+        language: language.unwrap_or(Language::Python),
+        engine,
+        runtime: None,
+        context: context(fields),
+        reset_context: fields.flag("reset_context").unwrap_or(false),
+        timeout_us: fields.seconds("timeout_seconds"),
+        env: Vec::new(),
+        cwd: fields.parsed("cwd", 8192),
+        stdin: fields.any_text("stdin").unwrap_or_default().into_bytes(),
+        code: code(fields),
+        on_disconnect,
+    };
+    if language.is_none() {
+        fields.missing("language");
+    }
+    Some(request)
+}
+
+/// Whatever characters it has: the interpreter judges them.
+fn code(fields: &mut Fields<'_>) -> String {
+    let code = fields.any_text("code");
+    if code.is_none() {
+        fields.missing("code");
+    }
+    code.unwrap_or_default()
+}
+
+fn context(fields: &mut Fields<'_>) -> ContextName {
+    let text = fields.text("context", CONTEXT_BYTES_MAX).unwrap_or_else(|| "default".into());
+    if let Some(id) = text.strip_prefix("ctx_").and_then(|id| id.parse().ok()) {
+        return ContextName::Id(id);
+    }
+    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if text.is_empty() || !letters {
+        fields.wrong("context", "must be 1 to 64 of A-Z a-z 0-9 _ . - or an id (ctx_…)");
+    }
+    ContextName::Name(text)
+}
+
+/// Streams of events are not there yet; who accepts nothing else must know.
+fn refuse_streams(headers: &HeaderMap) -> Result<(), Problem> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/event-stream") && !accept.contains("application/json") && !accept.contains("*/*")
+    {
+        return Err(Problem::field("Accept", "event streams are not available on this server yet"));
+    }
+    Ok(())
+}
+
+pub(super) async fn create(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(session): SessionAt,
+    headers: HeaderMap,
+    object: Object,
+) -> Result<Response, Problem> {
+    refuse_streams(&headers)?;
+    let key = key(&headers, &object)?;
+    let request = object.read(|fields| {
+        let runtime = fields.word("runtime", Runtime::ALL);
+        let env = env(fields);
+        request(fields).map(|request| ExecutionRequest { runtime, env, ..request })
+    })?;
+    Ok(answer(&*door.service.execute(&tenant, session, request, key).await?))
+}
+
+pub(super) async fn run(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    headers: HeaderMap,
+    object: Object,
+) -> Result<Response, Problem> {
+    refuse_streams(&headers)?;
+    let key = key(&headers, &object)?;
+    let request = object.read(|fields| {
+        let execution = request(fields)?;
+        Some(RunRequest {
+            session: session::request(fields),
+            execution,
+            files: files(fields),
+            return_files: return_files(fields),
+        })
+    })?;
+    Ok(answer(&*door.service.run(&tenant, request, key).await?))
+}
+
+fn files(fields: &mut Fields<'_>) -> Vec<(WorkspacePath, Bytes)> {
+    let mut files = Vec::new();
+    for (at, value) in fields.list("files", FILES_MAX).unwrap_or_default().into_iter().enumerate() {
+        fields.within(&format!("files.{at}"), value, |file| {
+            let path = path(file);
+            let content = match (file.any_text("content"), file.any_text("content_base64")) {
+                (Some(text), None) => Some(Bytes::from(text)),
+                (None, Some(text)) => {
+                    let decoded = base64::engine::general_purpose::STANDARD.decode(text);
+                    if decoded.is_err() {
+                        file.wrong("content_base64", "is not base64");
+                    }
+                    decoded.ok().map(Bytes::from)
+                }
+                _ => {
+                    file.wrong("content", "exactly one of content and content_base64 is needed");
+                    None
+                }
+            };
+            files.extend(path.zip(content));
+        });
+    }
+    files
+}
+
+fn path(fields: &mut Fields<'_>) -> Option<WorkspacePath> {
+    match fields.parsed::<WorkspacePath>("path", 8192) {
+        Some(path) if path.is_root() => {
+            fields.wrong("path", "must name a file");
+            None
+        }
+        path => path,
+    }
+}
+
+fn return_files(fields: &mut Fields<'_>) -> Vec<WorkspacePath> {
+    let mut paths = Vec::new();
+    for value in fields.list("return_files", FILES_MAX).unwrap_or_default() {
+        match value.as_str().map(str::parse::<WorkspacePath>) {
+            Some(Ok(path)) if !path.is_root() => paths.push(path),
+            Some(Err(error)) => fields.wrong("return_files", error.to_string()),
+            _ => fields.wrong("return_files", "must be a list of paths of files"),
+        }
+    }
+    paths
+}
+
+pub(super) async fn list(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(session): SessionAt,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let mut query = Query::of(&uri)?;
+    let (before, limit) = (query.cursor(), query.limit());
+    query.finish()?;
+    let page = door.service.executions(&tenant, session, before, limit).await?;
+    let running = Report::default();
+    Ok(ok(&ListBody {
+        items: page.items.iter().map(|row| ExecutionBody::new(row, &running)).collect(),
+        next_cursor: page.next.map(|next| next.to_string()),
+    }))
+}
+
+pub(super) async fn show(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(session): SessionAt,
+    ExecutionAt(id): ExecutionAt,
+) -> Result<Response, Problem> {
+    match id {
+        Some(id) => Ok(answer(&door.service.execution(&tenant, session, id).await?)),
+        None => Err(no_execution(&door, &tenant, session).await),
+    }
+}
+
+pub(super) async fn cancel(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(session): SessionAt,
+    ExecutionAt(id): ExecutionAt,
+) -> Result<Response, Problem> {
+    match id {
+        Some(id) => Ok(answer(&door.service.cancel(&tenant, session, id).await?)),
+        None => Err(no_execution(&door, &tenant, session).await),
+    }
+}
+
+/// What is no id is answered like one that is unknown: the session is looked for first.
+async fn no_execution(
+    door: &Door,
+    tenant: &crate::tenant::Tenant,
+    session: anchorhold_sandbox::SessionId,
+) -> Problem {
+    match door.service.session(tenant, session).await {
+        Ok(_) => Problem::from(Refusal::ExecutionNotFound),
+        Err(refusal) => refusal.into(),
+    }
+}

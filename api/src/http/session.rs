@@ -1,0 +1,237 @@
+//! `/v1/sessions`
+
+use super::body::{Fields, Object, Query};
+use super::error::{Code, Problem};
+use super::{Caller, Door, ListBody, SessionAt, TotalsBody, json, key, ok, time};
+use crate::config::thousandths;
+use crate::ledger::{SessionRow, Totals};
+use crate::service::{SessionChange, SessionRequest, SessionView};
+use crate::words::{CloseReason, Runtime, SessionStatus};
+use anchorhold_sandbox::{Limits, RequestedLimits, Wall};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+const NAME_BYTES_MAX: usize = 128;
+const TAGS_MAX: usize = 32;
+const TAG_BYTES_MAX: usize = 256;
+const VARIABLES_MAX: usize = 128;
+const VARIABLE_BYTES_MAX: usize = 32 * 1024;
+
+#[derive(Serialize)]
+struct SessionBody {
+    id: String,
+    name: Option<String>,
+    status: SessionStatus,
+    close_reason: Option<CloseReason>,
+    runtime: Runtime,
+    idle_timeout_seconds: Option<f64>,
+    limits: LimitsBody,
+    network: Value,
+    metadata: BTreeMap<String, String>,
+    created_at: String,
+    expires_at: String,
+    ended_at: Option<String>,
+    isolation: Map<String, Value>,
+    usage: TotalsBody,
+}
+
+#[derive(Serialize)]
+struct LimitsBody {
+    cpu_cores: f64,
+    memory_bytes: u64,
+    disk_bytes: u64,
+    processes: u32,
+    output_bytes: u64,
+    execution_seconds: f64,
+    cpu_seconds: f64,
+}
+
+impl From<&Limits> for LimitsBody {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            cpu_cores: f64::from(limits.cpu_millicores) / 1e3,
+            memory_bytes: limits.memory_bytes,
+            disk_bytes: limits.disk_bytes,
+            processes: limits.processes,
+            output_bytes: limits.output_bytes,
+            execution_seconds: seconds(limits.execution_us),
+            cpu_seconds: seconds(limits.cpu_us),
+        }
+    }
+}
+
+/// Exact for every span of time that a session may have.
+#[expect(clippy::cast_precision_loss, reason = "microseconds of a year have fewer bits than an f64")]
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+impl SessionBody {
+    fn new(row: SessionRow, totals: Totals) -> Self {
+        let walls = row.walls.map(|walls| walls.0).unwrap_or_default();
+        Self {
+            id: format!("ses_{}", row.id),
+            name: row.terms.name,
+            status: row.status,
+            close_reason: row.close_reason,
+            runtime: row.terms.runtime,
+            idle_timeout_seconds: row.terms.idle_timeout_us.map(seconds),
+            limits: (&row.terms.limits).into(),
+            network: serde_json::json!({ "mode": "none" }),
+            metadata: row.metadata,
+            created_at: time(row.created_us),
+            expires_at: time(row.expires_us),
+            ended_at: row.ended_us.map(time),
+            isolation: walls.into_iter().map(|(name, wall)| (name, standing(wall))).collect(),
+            usage: totals.into(),
+        }
+    }
+}
+
+fn standing(wall: Wall) -> Value {
+    match wall {
+        Wall::Standing(_) => "standing".into(),
+        Wall::Absent(why) => format!("absent: {why}").into(),
+    }
+}
+
+impl From<SessionView> for SessionBody {
+    fn from(view: SessionView) -> Self {
+        Self::new(view.row, view.totals)
+    }
+}
+
+/// Fields of a session in a request; also those of `/v1/run`.
+pub(super) fn request(fields: &mut Fields<'_>) -> SessionRequest {
+    fields.object("network", |network| network.not_yet("mode", &["none".into()]));
+    fields.not_yet("browser", &[]);
+    let name = fields.text("name", NAME_BYTES_MAX);
+    if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
+        fields.wrong("name", "must not contain control characters");
+    }
+    SessionRequest {
+        name,
+        runtime: fields.word("runtime", Runtime::ALL),
+        ttl_us: fields.seconds("ttl_seconds"),
+        idle_timeout_us: fields.seconds("idle_timeout_seconds"),
+        limits: fields.object("limits", limits).unwrap_or_default(),
+        env: env(fields),
+        metadata: metadata(fields).unwrap_or_default(),
+    }
+}
+
+fn limits(fields: &mut Fields<'_>) -> RequestedLimits {
+    let mut narrow = |name: &str| {
+        let count = fields.count(name)?;
+        let narrow = u32::try_from(count).ok();
+        if narrow.is_none() {
+            fields.wrong(name, "is too large");
+        }
+        narrow
+    };
+    let processes = narrow("processes");
+    let cpu_cores = fields.number("cpu_cores");
+    let cpu_millicores = cpu_cores.and_then(thousandths);
+    if cpu_cores.is_some() && cpu_millicores.is_none() {
+        fields.wrong("cpu_cores", "must be from 0.001 to 1024");
+    }
+    RequestedLimits {
+        cpu_millicores,
+        memory_bytes: fields.count("memory_bytes"),
+        disk_bytes: fields.count("disk_bytes"),
+        processes,
+        output_bytes: fields.count("output_bytes"),
+        execution_us: fields.seconds("execution_seconds"),
+        cpu_us: fields.seconds("cpu_seconds"),
+    }
+}
+
+/// Variables of a session or an execution.
+pub(super) fn env(fields: &mut Fields<'_>) -> Vec<(String, String)> {
+    let variables = fields.texts("env", VARIABLES_MAX, |name, value| {
+        let mut letters = name.bytes();
+        let first = letters.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        if !first || name.len() > 128 || !letters.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            return Err("is no name of a variable: [A-Za-z_][A-Za-z0-9_]*");
+        }
+        if value.len() > VARIABLE_BYTES_MAX || value.contains('\0') {
+            return Err("must have at most 32768 bytes and no NUL");
+        }
+        Ok(())
+    });
+    variables.unwrap_or_default().into_iter().collect()
+}
+
+fn metadata(fields: &mut Fields<'_>) -> Option<BTreeMap<String, String>> {
+    fields.texts("metadata", TAGS_MAX, |name, value| {
+        if name.is_empty() || name.len() > TAG_BYTES_MAX || value.len() > TAG_BYTES_MAX {
+            return Err("names and values have at most 256 bytes");
+        }
+        Ok(())
+    })
+}
+
+pub(super) async fn create(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    headers: HeaderMap,
+    object: Object,
+) -> Result<Response, Problem> {
+    let key = key(&headers, &object)?;
+    let request = object.read(|fields| Some(request(fields)))?;
+    let row = door.service.create_session(&tenant, request, key).await?;
+    Ok(json(StatusCode::CREATED, &SessionBody::new(row, Totals::default())))
+}
+
+pub(super) async fn list(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let mut query = Query::of(&uri)?;
+    let status = query.parsed("status", "active, closing or closed");
+    let tags = query.with_prefix("metadata.");
+    let (before, limit) = (query.cursor(), query.limit());
+    query.finish()?;
+    if tags.len() > TAGS_MAX {
+        return Err(Problem::new(Code::InvalidRequest, "too many tags"));
+    }
+    let page = door.service.sessions(&tenant, status, &tags, before, limit).await?;
+    Ok(ok(&ListBody {
+        items: page.items.into_iter().map(SessionBody::from).collect(),
+        next_cursor: page.next.map(|next| next.to_string()),
+    }))
+}
+
+pub(super) async fn show(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(id): SessionAt,
+) -> Result<Response, Problem> {
+    Ok(ok(&SessionBody::from(door.service.session(&tenant, id).await?)))
+}
+
+pub(super) async fn change(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(id): SessionAt,
+    object: Object,
+) -> Result<Response, Problem> {
+    let change = object.read(|fields| {
+        fields.object("network", |network| network.not_yet("mode", &["none".into()]));
+        Some(SessionChange { ttl_us: fields.seconds("ttl_seconds"), metadata: metadata(fields) })
+    })?;
+    Ok(ok(&SessionBody::from(door.service.change_session(&tenant, id, change).await?)))
+}
+
+pub(super) async fn delete(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(id): SessionAt,
+) -> Result<Response, Problem> {
+    Ok(ok(&SessionBody::from(door.service.delete_session(&tenant, id).await?)))
+}

@@ -1,0 +1,146 @@
+//! `/v1/usage`, `/v1/sessions/{id}/usage`, `/v1/prices`
+
+use super::body::Query;
+use super::error::Problem;
+use super::{Caller, Door, ListBody, SessionAt, TotalsBody, ok, time};
+use crate::ledger::{Record, UsageGroup, UsageLine, UsageQuery};
+use crate::words::{RecordKind, words};
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+
+const DAY_US: i64 = 86_400_000_000;
+
+words!(
+    /// How usage is summed up.
+    GroupBy {
+        /// By session.
+        Session = "session",
+        /// By day.
+        Day = "day",
+        /// By kind.
+        Kind = "kind",
+    }
+);
+
+#[derive(Serialize)]
+struct RecordBody {
+    id: String,
+    kind: RecordKind,
+    execution_id: Option<String>,
+    from: String,
+    to: String,
+    wall_us: u64,
+    cpu_us: u64,
+    memory_mib_ms: u64,
+    bytes: u64,
+    price_version: String,
+    cost_picos: String,
+    estimated: bool,
+}
+
+impl From<Record> for RecordBody {
+    fn from(record: Record) -> Self {
+        Self {
+            id: format!("rec_{}", record.id),
+            kind: record.kind,
+            execution_id: record.execution.map(|id| format!("exe_{id}")),
+            from: time(record.from_us),
+            to: time(record.to_us),
+            wall_us: record.used.wall_us,
+            cpu_us: record.used.cpu_us,
+            memory_mib_ms: record.used.memory_mib_ms,
+            bytes: record.used.bytes,
+            price_version: record.price_version,
+            cost_picos: record.used.cost_picos.to_string(),
+            estimated: record.estimated,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct LineBody {
+    group: Option<String>,
+    #[serde(flatten)]
+    totals: TotalsBody,
+}
+
+#[derive(Serialize)]
+struct PricesBody<'a> {
+    version: &'a str,
+    currency: &'a str,
+    cpu_core_hour_picos: String,
+    memory_gib_hour_picos: String,
+}
+
+pub(super) async fn of_session(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(session): SessionAt,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let mut query = Query::of(&uri)?;
+    let (before, limit) = (query.cursor(), query.limit());
+    query.finish()?;
+    let page = door.service.records(&tenant, session, before, limit).await?;
+    Ok(ok(&ListBody {
+        items: page.items.into_iter().map(RecordBody::from).collect(),
+        next_cursor: page.next.map(|next| next.to_string()),
+    }))
+}
+
+pub(super) async fn of_tenant(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let mut query = Query::of(&uri)?;
+    let moment = |at: Option<jiff::Timestamp>| at.map(jiff::Timestamp::as_microsecond);
+    let from = moment(query.parsed("from", "a time as 2026-01-31T00:00:00Z"));
+    let to = moment(query.parsed("to", "a time as 2026-01-31T00:00:00Z"));
+    let group = query.parsed("group_by", "session, day or kind").map(|group| match group {
+        GroupBy::Session => UsageGroup::Session,
+        GroupBy::Day => UsageGroup::Day,
+        GroupBy::Kind => UsageGroup::Kind,
+    });
+    let (after, limit) = (query.text("cursor").unwrap_or_default(), query.limit());
+    query.finish()?;
+    let question = UsageQuery {
+        from_us: from.unwrap_or(i64::MIN),
+        to_us: to.unwrap_or(i64::MAX),
+        group,
+        after,
+        limit: limit + 1,
+    };
+    let mut lines = door.service.usage(&tenant, &question).await?;
+    let full = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = lines.len() > full;
+    lines.truncate(full);
+    let next_cursor = lines.last().filter(|_| more).map(|line| line.group.clone());
+    Ok(ok(&ListBody { items: lines.into_iter().map(|line| line_body(line, group)).collect(), next_cursor }))
+}
+
+fn line_body(line: UsageLine, group: Option<UsageGroup>) -> LineBody {
+    let name = match group {
+        None => None,
+        Some(UsageGroup::Session) => Some(format!("ses_{}", line.group)),
+        Some(UsageGroup::Kind) => Some(line.group),
+        Some(UsageGroup::Day) => line.group.parse::<i64>().ok().map(|day| {
+            let mut date = time(day.saturating_mul(DAY_US));
+            date.truncate("2026-01-31".len());
+            date
+        }),
+    };
+    LineBody { group: name, totals: line.totals.into() }
+}
+
+pub(super) async fn prices(State(door): State<Door>, Caller(_): Caller) -> Response {
+    let plan = door.service.prices();
+    ok(&PricesBody {
+        version: &plan.version,
+        currency: "USD",
+        cpu_core_hour_picos: plan.cpu_core_hour_picos.to_string(),
+        memory_gib_hour_picos: plan.memory_gib_hour_picos.to_string(),
+    })
+}

@@ -1,0 +1,452 @@
+//! The ledger keeps its promises whatever crashes.
+
+use super::*;
+use crate::price::{Plan, Used};
+use anchorhold_sandbox::{Cause, Tombstone};
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+const LIMITS: Limits = Limits {
+    cpu_millicores: 1000,
+    memory_bytes: 1 << 30,
+    disk_bytes: 1 << 29,
+    processes: 128,
+    output_bytes: 1 << 24,
+    execution_us: 60_000_000,
+    cpu_us: 3_600_000_000,
+};
+
+fn session_row() -> SessionRow {
+    SessionRow {
+        id: SessionId::random(),
+        tenant: "default".into(),
+        status: SessionStatus::Active,
+        close_reason: None,
+        created_us: 1,
+        expires_us: 2,
+        expires_boot: Boottime(3),
+        boot_id: "boot".into(),
+        ended_us: None,
+        used: false,
+        metadata: [("team".to_owned(), "blue".to_owned())].into(),
+        terms: Terms {
+            name: Some("n".into()),
+            runtime: Runtime::Wasm,
+            limits: LIMITS,
+            env: vec![("A".into(), "b".into())],
+            idle_timeout_us: None,
+        },
+        walls: None,
+    }
+}
+
+fn new_execution(session: SessionId) -> NewExecution {
+    NewExecution {
+        id: ExecutionId::random(),
+        session,
+        created_us: 5,
+        place: Place {
+            language: Language::Python,
+            engine: None,
+            runtime: Runtime::Wasm,
+            image: Digest([7; 32]),
+            context: "default".into(),
+        },
+    }
+}
+
+fn closing(new: &NewExecution, cell: Option<(CellId, u64)>, cpu_us: u64) -> Closing {
+    Closing {
+        id: new.id,
+        session: new.session,
+        tenant: "default".into(),
+        status: ExecutionStatus::Succeeded,
+        created_us: new.created_us,
+        ended_us: 10,
+        place: new.place.clone(),
+        cell,
+        report: Report {
+            cpu_us,
+            cost_picos: Plan::default().cost(Used { cpu_us, memory_mib_ms: 0 }),
+            ..Report::default()
+        },
+        output: Output { stdout: "2\n".into(), ..Output::default() },
+        price_version: "t".into(),
+    }
+}
+
+fn tombstone(cell: CellId, session: SessionId, cpu_us: u64) -> Tombstone {
+    Tombstone { cell, session, cause: Cause::Ended, cpu_us, memory_peak_bytes: 0, oom_kills: 0 }
+}
+
+fn once(key: &str) -> Once {
+    Once { tenant: "default".into(), route: "run".into(), key: key.into(), hash: [1; 32] }
+}
+
+#[tokio::test]
+async fn what_was_written_is_read_back_after_a_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    let (row, other) = (session_row(), session_row());
+    let new = new_execution(row.id);
+    ledger.open_run(&row, &new, Some(&once("k"))).await.unwrap();
+    ledger.open_session(&other, Some(&Once { route: "sessions".into(), ..once("k") })).await.unwrap();
+    let cell = CellId::random();
+    ledger.close_execution(&closing(&new, Some((cell, 70)), 70)).await.unwrap();
+    ledger.close().await;
+
+    let ledger = Ledger::open(dir.path(), LedgerSync::Power).await.unwrap();
+    let read = ledger.session("default", row.id).await.unwrap().unwrap();
+    assert_eq!((read.metadata, read.terms.env), (row.metadata, row.terms.env));
+    assert!(ledger.session("other", row.id).await.unwrap().is_none());
+    let read = ledger.execution(row.id, new.id).await.unwrap().unwrap();
+    assert_eq!(read.output.unwrap().stdout, "2\n");
+    assert!(ledger.execution(other.id, new.id).await.unwrap().is_none());
+    let remembered = ledger.remembered(&once("k")).await.unwrap().unwrap();
+    assert_eq!((remembered.subject, remembered.answer), (new.id.to_string(), None));
+    let remembered =
+        ledger.remembered(&Once { route: "sessions".into(), ..once("k") }).await.unwrap().unwrap();
+    assert_eq!(serde_json::from_str::<SessionRow>(&remembered.answer.unwrap()).unwrap().id, other.id);
+    assert!(ledger.remembered(&once("unknown")).await.unwrap().is_none());
+
+    let tag = |value: &str| [("team".to_owned(), value.to_owned())];
+    let page = ledger.sessions("default", None, &tag("blue"), None, 1).await.unwrap();
+    assert_eq!(page.items[0].id, other.id);
+    let page = ledger.sessions("default", None, &tag("blue"), page.next, 1).await.unwrap();
+    assert_eq!((page.items[0].id, page.next), (row.id, None));
+    assert!(ledger.sessions("default", None, &tag("red"), None, 9).await.unwrap().items.is_empty());
+    let closed = Some(SessionStatus::Closed);
+    assert!(ledger.sessions("default", closed, &[], None, 9).await.unwrap().items.is_empty());
+    ledger.close().await;
+    assert!(matches!(ledger.use_session(row.id).await, Err(LedgerError::Closed)));
+}
+
+#[tokio::test]
+async fn released_is_as_if_it_had_never_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    let row = session_row();
+    let new = new_execution(row.id);
+    ledger.open_run(&row, &new, Some(&once("k"))).await.unwrap();
+    ledger.release_execution(new.id).await.unwrap();
+    ledger.end_session(row.id, CloseReason::Client, 9, None).await.unwrap();
+    ledger.forget_session(row.id).await.unwrap();
+    assert!(ledger.session("default", row.id).await.unwrap().is_none());
+    assert!(ledger.execution_anywhere(new.id).await.unwrap().is_none());
+    assert!(ledger.remembered(&once("k")).await.unwrap().is_none());
+    // The key is free again.
+    ledger.open_run(&session_row(), &new, Some(&once("k"))).await.unwrap();
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_write_that_fails_fails_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    let row = session_row();
+    ledger.open_session(&row, None).await.unwrap();
+    let writes = (0..50).map(|i| {
+        let ledger = ledger.clone();
+        // Every fifth repeats the id of the first.
+        let row = if i % 5 == 0 { row.clone() } else { session_row() };
+        tokio::spawn(async move { (i, ledger.open_session(&row, None).await.is_ok()) })
+    });
+    for write in writes.collect::<Vec<_>>() {
+        let (i, written) = write.await.unwrap();
+        assert_eq!(written, i % 5 != 0, "{i}");
+    }
+    assert_eq!(ledger.sessions("default", None, &[], None, 100).await.unwrap().items.len(), 41);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn old_things_go_and_what_is_kept_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    let row = session_row();
+    let new = new_execution(row.id);
+    ledger.open_run(&row, &new, Some(&once("done"))).await.unwrap();
+    ledger.close_execution(&closing(&new, Some((CellId::random(), 7)), 7)).await.unwrap();
+    let gone = new_execution(row.id);
+    ledger.open_execution(&gone, Some(&once("lost"))).await.unwrap();
+    let lost = Closing { status: ExecutionStatus::Lost, ..closing(&gone, None, 0) };
+    ledger.close_execution(&lost).await.unwrap();
+
+    // Outputs and answers go after a day …
+    ledger.sweep(100, 0).await.unwrap();
+    let read = ledger.execution(row.id, new.id).await.unwrap().unwrap();
+    assert!(read.output.is_none() && read.report.is_some());
+    assert!(ledger.remembered(&once("done")).await.unwrap().is_none());
+    // … but what was lost stays lost.
+    assert!(ledger.remembered(&once("lost")).await.unwrap().is_some());
+    // Sessions go long after their end, with everything.
+    ledger.sweep(100, 100).await.unwrap();
+    assert!(ledger.session("default", row.id).await.unwrap().is_some());
+    ledger.end_session(row.id, CloseReason::Client, 50, None).await.unwrap();
+    ledger.sweep(100, 100).await.unwrap();
+    assert!(ledger.session("default", row.id).await.unwrap().is_none());
+    assert!(ledger.records(row.id, None, 10).await.unwrap().items.is_empty());
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn usage_is_summed_by_session_day_and_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    let row = session_row();
+    ledger.open_session(&row, None).await.unwrap();
+    let cell = CellId::random();
+    for total in [10, 30] {
+        let new = new_execution(row.id);
+        ledger.open_execution(&new, None).await.unwrap();
+        ledger
+            .close_execution(&closing(&new, Some((cell, total)), if total == 10 { 10 } else { 20 }))
+            .await
+            .unwrap();
+    }
+    let day_us = 86_400_000_000;
+    ledger.settle_cell(&tombstone(cell, row.id, 35), &Plan::default(), 3 * day_us).await.unwrap();
+    let query = |group| UsageQuery { from_us: 0, to_us: i64::MAX, group, after: String::new(), limit: 10 };
+    let lines = |lines: Vec<UsageLine>| {
+        lines.into_iter().map(|line| (line.group, line.totals.cpu_us)).collect::<Vec<_>>()
+    };
+    let kind = lines(ledger.usage("default", &query(Some(UsageGroup::Kind))).await.unwrap());
+    assert_eq!(kind, [("execution".into(), 30), ("standing".into(), 5)]);
+    let day = lines(ledger.usage("default", &query(Some(UsageGroup::Day))).await.unwrap());
+    assert_eq!(day, [("00000000".into(), 30), ("00000003".into(), 5)]);
+    let session = lines(ledger.usage("default", &query(Some(UsageGroup::Session))).await.unwrap());
+    assert_eq!(session, [(row.id.to_string(), 35)]);
+    let all = ledger.usage("default", &query(None)).await.unwrap();
+    assert_eq!(all[0].totals.records, 3);
+    let cost = Plan::default().cost(Used { cpu_us: 10, memory_mib_ms: 0 })
+        + Plan::default().cost(Used { cpu_us: 20, memory_mib_ms: 0 })
+        + Plan::default().cost(Used { cpu_us: 5, memory_mib_ms: 0 });
+    assert_eq!(all[0].totals.cost_picos, i128::from(cost));
+    assert_eq!(ledger.totals(&[row.id]).await.unwrap()[0], all[0].totals);
+    assert!(ledger.usage("other", &query(None)).await.unwrap().is_empty());
+    ledger.close().await;
+}
+
+/// What happens to cells and their executions.
+#[derive(Debug, Clone)]
+enum Happening {
+    /// An execution is opened.
+    Open,
+    /// The oldest open one ends in that cell, which used so much.
+    End { cell: usize, cpu_us: u64 },
+    /// The last closing is repeated, with other numbers.
+    CloseAgain(u64),
+    /// Something left behind in the cell uses so much.
+    Daemon { cell: usize, cpu_us: u64 },
+    /// The cell ends.
+    CellEnds(usize),
+    /// Ended cells are settled; the warden forgets them or not.
+    Settle { acknowledged: bool },
+    /// The service dies; open executions are lost.
+    Crash,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let cpu_us = 0u64..1000;
+    prop_oneof![
+        3 => Just(Happening::Open),
+        4 => (0usize..3, cpu_us.clone()).prop_map(|(cell, cpu_us)| Happening::End { cell, cpu_us }),
+        1 => cpu_us.clone().prop_map(Happening::CloseAgain),
+        2 => (0usize..3, cpu_us).prop_map(|(cell, cpu_us)| Happening::Daemon { cell, cpu_us }),
+        1 => (0usize..3).prop_map(Happening::CellEnds),
+        2 => any::<bool>().prop_map(|acknowledged| Happening::Settle { acknowledged }),
+        1 => Just(Happening::Crash),
+    ]
+}
+
+/// The cells as the kernel counts them, beside the ledger under test.
+struct World {
+    dir: tempfile::TempDir,
+    ledger: Ledger,
+    session: SessionRow,
+    cells: Vec<(CellId, u64)>,
+    open: Vec<NewExecution>,
+    last: Option<Closing>,
+    tombstones: Vec<Tombstone>,
+    finals: HashMap<CellId, u64>,
+    lost: usize,
+    ended: usize,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+        let session = session_row();
+        ledger.open_session(&session, None).await.unwrap();
+        let cells = (0..3).map(|_| (CellId::random(), 0)).collect();
+        let (open, tombstones) = (Vec::new(), Vec::new());
+        Self {
+            dir,
+            ledger,
+            session,
+            cells,
+            open,
+            last: None,
+            tombstones,
+            finals: HashMap::new(),
+            lost: 0,
+            ended: 0,
+        }
+    }
+
+    async fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Open => {
+                let new = new_execution(self.session.id);
+                self.ledger.open_execution(&new, None).await.unwrap();
+                self.open.push(new);
+            }
+            Happening::End { cell, cpu_us } if !self.open.is_empty() => {
+                let new = self.open.remove(0);
+                self.cells[cell].1 += cpu_us;
+                let (id, total) = self.cells[cell];
+                let recorded = self.ledger.cell(id).await.unwrap().map_or(0, |cell| cell.cpu_us);
+                let closing = closing(&new, Some((id, total)), total - recorded);
+                self.ledger.close_execution(&closing).await.unwrap();
+                self.last = Some(closing);
+                self.ended += 1;
+            }
+            Happening::End { .. } => {}
+            Happening::CloseAgain(cpu_us) => {
+                if let Some(mut closing) = self.last.clone() {
+                    closing.report.cpu_us += cpu_us;
+                    closing.cell = Some((CellId::random(), cpu_us));
+                    self.ledger.close_execution(&closing).await.unwrap();
+                }
+            }
+            Happening::Daemon { cell, cpu_us } => self.cells[cell].1 += cpu_us,
+            Happening::CellEnds(cell) => {
+                let (id, total) = std::mem::replace(&mut self.cells[cell], (CellId::random(), 0));
+                self.tombstones.push(tombstone(id, self.session.id, total));
+                self.finals.insert(id, total);
+            }
+            Happening::Settle { acknowledged } => self.settle(acknowledged).await,
+            Happening::Crash => self.crash().await,
+        }
+    }
+
+    async fn settle(&mut self, acknowledged: bool) {
+        for tombstone in &self.tombstones {
+            self.ledger.settle_cell(tombstone, &Plan::default(), 20).await.unwrap();
+        }
+        if acknowledged {
+            self.tombstones.clear();
+        }
+    }
+
+    async fn crash(&mut self) {
+        self.ledger = Ledger::open(self.dir.path(), LedgerSync::Process).await.unwrap();
+        self.open.clear();
+        for row in self.ledger.executions_open(self.session.id).await.unwrap() {
+            let new = NewExecution {
+                id: row.id,
+                session: row.session,
+                created_us: row.created_us,
+                place: row.place,
+            };
+            let lost = Closing { status: ExecutionStatus::Lost, ..closing(&new, None, 0) };
+            self.ledger.close_execution(&lost).await.unwrap();
+            self.lost += 1;
+        }
+    }
+
+    async fn check(mut self) {
+        self.crash().await;
+        for cell in 0..3 {
+            self.happen(Happening::CellEnds(cell)).await;
+        }
+        self.settle(false).await;
+        self.settle(true).await;
+        let records = self.ledger.records(self.session.id, None, 10_000).await.unwrap().items;
+        let recorded: u64 = records.iter().map(|record| record.used.cpu_us).sum();
+        assert_eq!(recorded, self.finals.values().sum::<u64>(), "every microsecond once");
+        let executions = records.iter().filter(|record| record.kind == RecordKind::Execution).count();
+        assert_eq!(executions, self.ended, "one record per execution that ended");
+        if self.lost > 0 {
+            let after = records.iter().filter(|record| record.estimated);
+            assert!(after.clone().all(|record| record.used.cost_picos == 0), "what was lost is free");
+        }
+        self.ledger.close().await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn records_add_up_to_the_final_counters(happenings in proptest::collection::vec(happening(), 0..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            for happening in happenings {
+                world.happen(happening).await;
+            }
+            world.check().await;
+        });
+    }
+}
+
+/// `cargo test -p anchorhold --release -- --ignored --nocapture figures`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures, promises nothing"]
+async fn figures() {
+    for sync in [LedgerSync::Process, LedgerSync::Power] {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let ledger = Ledger::open(dir.path(), sync).await.unwrap();
+        let row = session_row();
+        ledger.open_session(&row, None).await.unwrap();
+        let cell = CellId::random();
+        let (mut open_us, mut close_us) = (Vec::new(), Vec::new());
+        for total in 1..=2000 {
+            let new = new_execution(row.id);
+            let begun = Instant::now();
+            ledger.open_execution(&new, None).await.unwrap();
+            open_us.push(begun.elapsed().as_micros());
+            let begun = Instant::now();
+            ledger.close_execution(&closing(&new, Some((cell, total)), 1)).await.unwrap();
+            close_us.push(begun.elapsed().as_micros());
+        }
+        let percentile = |values: &mut Vec<u128>, percent: usize| {
+            values.sort_unstable();
+            values[values.len() * percent / 100]
+        };
+        println!(
+            "{sync:?}: open p50 {} p99 {} µs, close p50 {} p99 {} µs",
+            percentile(&mut open_us, 50),
+            percentile(&mut open_us, 99),
+            percentile(&mut close_us, 50),
+            percentile(&mut close_us, 99)
+        );
+        let done = std::sync::Arc::new(AtomicUsize::new(0));
+        let begun = Instant::now();
+        let clients: Vec<_> = (0..16)
+            .map(|_| {
+                let (ledger, done) = (ledger.clone(), done.clone());
+                tokio::spawn(async move {
+                    while begun.elapsed().as_secs() < 3 {
+                        let row = session_row();
+                        let (new, cell) = (new_execution(row.id), CellId::random());
+                        ledger.open_run(&row, &new, None).await.unwrap();
+                        ledger.close_execution(&closing(&new, Some((cell, 500)), 500)).await.unwrap();
+                        ledger.close_session(row.id, CloseReason::Client).await.unwrap();
+                        ledger.settle_cell(&tombstone(cell, row.id, 600), &Plan::default(), 9).await.unwrap();
+                        ledger.end_session(row.id, CloseReason::Client, 9, None).await.unwrap();
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+        println!("{sync:?}: {} whole runs/s with 16 clients", done.load(Ordering::Relaxed) / 3);
+        ledger.close().await;
+    }
+}

@@ -1,0 +1,14 @@
+//! Who may ask, in what language, and what it cost: the HTTP session API, keys and the ledger.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod doctor;
+pub mod http;
+pub mod ledger;
+pub mod listen;
+pub mod price;
+pub mod serve;
+pub mod service;
+pub mod tenant;
+pub mod words;

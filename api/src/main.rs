@@ -1,0 +1,105 @@
+//! The service's program.
+
+#![forbid(unsafe_code)]
+
+use anchorhold::config::{Flags, Raw};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Runs code that nobody trusts, keeps it apart, and bills what it used.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Settings: one TOML file (--config), over which \
+    ANCHORHOLD_SECTION_KEY from the environment goes, over which the command line goes. `anchorhold config` prints \
+    what holds. Logs go to standard error; RUST_LOG chooses them (RUST_LOG=anchorhold=debug: a line per request)."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves the HTTP API. As root it starts the warden, then becomes unprivileged; otherwise it needs --warden
+    Serve {
+        #[command(flatten)]
+        settings: Settings,
+        /// Where to listen [default: 127.0.0.1:8080]
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<String>,
+        /// Allows listening beyond loopback without TLS
+        #[arg(long)]
+        insecure: bool,
+        /// The socket of a running warden, instead of starting one
+        #[arg(long, value_name = "SOCKET")]
+        warden: Option<PathBuf>,
+    },
+    /// Says which walls stand on this machine; exit code 1 when a required one does not
+    Doctor {
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+        /// The configuration file
+        #[arg(long, value_name = "FILE", env = "ANCHORHOLD_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Prints the resolved configuration, with every default
+    Config {
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "ANCHORHOLD_CONFIG")]
+    config: Option<PathBuf>,
+    /// Keeps the key, the ledger and the warden's memory [default: /var/lib/anchorhold]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Holds the images [default: /usr/lib/anchorhold/images]
+    #[arg(long, value_name = "DIR")]
+    image_dir: Option<PathBuf>,
+}
+
+impl Settings {
+    fn flags(self, listen: Option<String>, insecure: bool) -> Flags {
+        Flags { file: self.config, listen, data_dir: self.data_dir, image_dir: self.image_dir, insecure }
+    }
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    match run(CommandLine::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("anchorhold: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve { settings, listen, insecure, warden } => {
+            let flags = settings.flags(listen, insecure);
+            let config = Raw::load(&flags, std::env::vars())?.resolve(flags.file)?;
+            anchorhold::serve::serve(config, warden)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Doctor { json, config } => anchorhold::doctor::doctor(json, config.as_deref()),
+        Command::Config { settings } => {
+            let raw = Raw::load(&settings.flags(None, false), std::env::vars())?;
+            print!("{}", raw.to_toml()?);
+            raw.resolve(None)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

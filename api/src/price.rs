@@ -1,0 +1,111 @@
+//! What use costs: a versioned plan, integers only, rounded once per record.
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds of an hour, for rates per hour.
+const HOUR_US: i128 = 3_600_000_000;
+/// MiB·ms of a GiB-hour.
+const GIB_HOUR_MIB_MS: i128 = 1024 * 3_600_000;
+/// A multiple of both, so that the parts of a cost are added before anything is rounded.
+const DENOMINATOR: i128 = HOUR_US * 1024;
+
+/// Pico-dollars: 10⁻¹² dollars. A record holds at most some nine million dollars.
+pub type Picos = i64;
+
+/// The prices of one version. The version is stored with each record, so a new plan never changes what was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Plan {
+    /// Names the plan; change it whenever a rate changes.
+    pub version: String,
+    /// One processor for an hour, in pico-dollars.
+    pub cpu_core_hour_picos: u64,
+    /// One GiB of memory for an hour, in pico-dollars.
+    pub memory_gib_hour_picos: u64,
+}
+
+impl Default for Plan {
+    /// What the large clouds ask for the same thing.
+    fn default() -> Self {
+        Self {
+            version: "2025-11".into(),
+            cpu_core_hour_picos: 89_500_000_000,
+            memory_gib_hour_picos: 9_450_000_000,
+        }
+    }
+}
+
+/// What is paid for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Processor time.
+    pub cpu_us: u64,
+    /// Memory over time.
+    pub memory_mib_ms: u64,
+}
+
+impl Plan {
+    /// The cost of one record, rounded half up to a pico-dollar.
+    pub fn cost(&self, used: Used) -> Picos {
+        let cpu = i128::from(used.cpu_us)
+            .saturating_mul(i128::from(self.cpu_core_hour_picos))
+            .saturating_mul(DENOMINATOR / HOUR_US);
+        let memory = i128::from(used.memory_mib_ms)
+            .saturating_mul(i128::from(self.memory_gib_hour_picos))
+            .saturating_mul(DENOMINATOR / GIB_HOUR_MIB_MS);
+        let rounded = cpu.saturating_add(memory).saturating_add(DENOMINATOR / 2) / DENOMINATOR;
+        Picos::try_from(rounded).unwrap_or(Picos::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_hour_costs_its_rate() {
+        let plan = Plan::default();
+        assert_eq!(plan.cost(Used { cpu_us: 3_600_000_000, memory_mib_ms: 0 }), 89_500_000_000);
+        assert_eq!(plan.cost(Used { cpu_us: 0, memory_mib_ms: 1024 * 3_600_000 }), 9_450_000_000);
+        assert_eq!(plan.cost(Used::default()), 0);
+    }
+
+    #[test]
+    fn parts_are_added_before_they_are_rounded() {
+        // Half a pico-dollar each: rounded apart they would cost two.
+        let plan = Plan {
+            version: "t".into(),
+            cpu_core_hour_picos: 1_800_000_000,
+            memory_gib_hour_picos: 1_843_200,
+        };
+        assert_eq!(plan.cost(Used { cpu_us: 1, memory_mib_ms: 0 }), 1);
+        assert_eq!(plan.cost(Used { cpu_us: 0, memory_mib_ms: 1000 }), 1);
+        assert_eq!(plan.cost(Used { cpu_us: 1, memory_mib_ms: 1000 }), 1);
+    }
+
+    #[test]
+    fn the_largest_numbers_do_not_overflow() {
+        let plan =
+            Plan { version: "t".into(), cpu_core_hour_picos: u64::MAX, memory_gib_hour_picos: u64::MAX };
+        assert_eq!(plan.cost(Used { cpu_us: u64::MAX, memory_mib_ms: u64::MAX }), Picos::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn within_half_a_pico_of_the_exact_cost(cpu_us in 0u64..1 << 42, memory_mib_ms in 0u64..1 << 42) {
+            let plan = Plan::default();
+            let cost = i128::from(plan.cost(Used { cpu_us, memory_mib_ms }));
+            let exact = i128::from(cpu_us) * 89_500_000_000 * 1024 + i128::from(memory_mib_ms) * 9_450_000_000 * 1000;
+            prop_assert!((cost * DENOMINATOR - exact).abs() * 2 <= DENOMINATOR);
+        }
+
+        #[test]
+        fn more_use_never_costs_less(a in 0u64..1 << 40, b in 0u64..1 << 40, m in 0u64..1 << 40) {
+            let plan = Plan::default();
+            let (low, high) = (a.min(b), a.max(b));
+            let cost = |cpu_us| plan.cost(Used { cpu_us, memory_mib_ms: m });
+            prop_assert!(cost(low) <= cost(high));
+        }
+    }
+}

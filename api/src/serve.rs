@@ -1,0 +1,250 @@
+//! From nothing to a serving process, and back.
+//!
+//! ```text
+//! root:  directories, admin key ─► warden (unless one answers) ─► listener ─► become `uid`, for good
+//! uid:   runtime ─► ledger ─► sandbox ─► what was left is taken up ─► serve ─► drain ─► end
+//! ```
+//!
+//! The first line is single-threaded. Nothing privileged is opened after it.
+
+use crate::config::{Config, Secret};
+use crate::http;
+use crate::ledger::Ledger;
+use crate::listen;
+use crate::service::{Sandbox, Service, now_us};
+use crate::tenant::{Keys, admin_key};
+use anyhow::{Context as _, bail};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long a warden that was just started may take to answer.
+const WARDEN_MAX: Duration = Duration::from_secs(20);
+/// Descriptors: some of every cell, one of every connection.
+const DESCRIPTORS: u64 = 65_536;
+const WARDEN: &str = "anchorhold-warden";
+
+/// What the privileged part leaves to the rest.
+struct Ready {
+    listener: TcpListener,
+    socket: PathBuf,
+    /// The warden is ours: it ends with us.
+    own_warden: bool,
+    key: Secret,
+}
+
+/// Serves until a signal says stop.
+pub fn serve(config: Config, warden: Option<PathBuf>) -> anyhow::Result<()> {
+    let root = nix::unistd::geteuid().is_root();
+    let ready = match (root, warden) {
+        (true, None) => bootstrap(&config)?,
+        (false, None) => {
+            bail!("started without root, it needs the socket of a running warden: --warden SOCKET")
+        }
+        (_, Some(socket)) => prepare(&config, socket)?,
+    };
+    if root {
+        become_unprivileged(config.uid).context("cannot become unprivileged")?;
+    }
+    rustix::thread::set_no_new_privs(true).context("cannot set no_new_privs")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(config, ready))
+}
+
+/// As root: everything that needs it.
+fn bootstrap(config: &Config) -> anyhow::Result<Ready> {
+    let data = &config.data_dir;
+    // The directory stays root's: what the service could replace in it, it could make the next root follow.
+    directory(data, 0o755)?;
+    let run = data.join("run");
+    directory(&run, 0o755)?;
+    let ledger = data.join("ledger");
+    directory(&ledger, 0o700)?;
+    own(&ledger, config.uid)?;
+    let key_path = data.join("admin.key");
+    let key = admin_key(&key_path).with_context(|| format!("key file {}", key_path.display()))?;
+    own(&key_path, config.uid)?;
+    raise_limits()?;
+    let socket = run.join("warden.sock");
+    if !answers(&socket) {
+        start_warden(config, &socket)?;
+    }
+    Ok(Ready { listener: bind(config)?, socket, own_warden: true, key })
+}
+
+/// With a warden that somebody else started.
+fn prepare(config: &Config, socket: PathBuf) -> anyhow::Result<Ready> {
+    directory(&config.data_dir, 0o755)?;
+    directory(&config.data_dir.join("ledger"), 0o700)?;
+    let key_path = config.data_dir.join("admin.key");
+    let key = admin_key(&key_path).with_context(|| format!("key file {}", key_path.display()))?;
+    if nix::unistd::geteuid().is_root() {
+        own(&config.data_dir.join("ledger"), config.uid)?;
+        own(&key_path, config.uid)?;
+    }
+    raise_limits()?;
+    Ok(Ready { listener: bind(config)?, socket, own_warden: false, key })
+}
+
+fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// Gives a directory or file to the service; no link is followed.
+fn own(path: &Path, uid: u32) -> anyhow::Result<()> {
+    std::os::unix::fs::lchown(path, Some(uid), Some(uid))
+        .with_context(|| format!("cannot give {} to uid {uid}", path.display()))
+}
+
+fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let listener =
+        TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Enough descriptors, as far as this system lets root have them; and no core files: there are keys in memory.
+fn raise_limits() -> anyhow::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // In a container root may not be allowed to raise its hard limit: then that one is all there is.
+    if hard >= DESCRIPTORS || setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS), hard)?;
+    }
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    Ok(())
+}
+
+/// Whether a warden takes connections at this socket.
+fn answers(socket: &Path) -> bool {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let Ok(address) = SocketAddrUnix::new(socket) else { return false };
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .and_then(|descriptor| connect(&descriptor, &address))
+        .is_ok()
+}
+
+fn start_warden(config: &Config, socket: &Path) -> anyhow::Result<()> {
+    let program = warden_program();
+    let mut command = Command::new(&program);
+    command.arg("--socket").arg(socket);
+    command.arg("--data-dir").arg(config.data_dir.join("warden"));
+    command.arg("--image-dir").arg(&config.image_dir);
+    command.arg("--client-uid").arg(config.uid.to_string());
+    if let Some(file) = &config.file {
+        command.arg("--config").arg(file);
+    }
+    // A group of its own: what is sent to ours (Ctrl-C) is not for it.
+    let mut child = command
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let begun = Instant::now();
+    while !answers(socket) {
+        if let Some(status) = child.try_wait()? {
+            bail!("the warden ended before it answered ({status})");
+        }
+        if begun.elapsed() > WARDEN_MAX {
+            bail!("the warden does not answer at {}", socket.display());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Beside this program, or wherever `$PATH` finds it.
+pub fn warden_program() -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(WARDEN)));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| WARDEN.into())
+}
+
+/// For good: another uid, no groups, no capabilities, none to be had again.
+fn become_unprivileged(uid: u32) -> anyhow::Result<()> {
+    use caps::{CapSet, Capability};
+    let (user, group) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(uid));
+    for capability in caps::read(None, CapSet::Bounding)? {
+        caps::drop(None, CapSet::Bounding, capability)?;
+    }
+    nix::unistd::setgroups(&[])?;
+    nix::unistd::setresgid(group, group, group)?;
+    nix::unistd::setresuid(user, user, user)?;
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set)?;
+    }
+    let left: Vec<Capability> = caps::read(None, CapSet::Permitted)?.into_iter().collect();
+    if !left.is_empty() || nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).is_ok() {
+        bail!("privileges are left");
+    }
+    Ok(())
+}
+
+/// One service per data directory, as long as the file is open. As the service: the directory is its own.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let path = directory.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => bail!("another anchorhold uses {}", directory.display()),
+        Err(fs::TryLockError::Error(error)) => Err(error).context("cannot lock the data directory"),
+    }
+}
+
+async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let directory = config.data_dir.join("ledger");
+    let _lock = lock(&directory)?;
+    let ledger = Ledger::open(&directory, config.ledger_sync).await?;
+    let keys = Keys::load(&ledger, &ready.key, config.key.as_ref(), now_us()).await?;
+    let (sandbox, events) = Sandbox::connect(&ready.socket).await.context("the warden does not take us")?;
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    let service = Service::start(
+        ledger,
+        sandbox.clone(),
+        events,
+        config.session.clone(),
+        config.prices.clone(),
+        boot_id,
+    )
+    .await?;
+
+    let (stop, stopped) = watch::channel(false);
+    let listener = tokio::net::TcpListener::from_std(ready.listener)?;
+    let address = listener.local_addr()?;
+    let router = http::router(service.clone(), keys);
+    let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped));
+    say_ready(&config, address);
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    // The door stays open meanwhile: who asks for new work is told.
+    service.drain(config.drain).await;
+    stop.send_replace(true);
+    door.await?;
+    if ready.own_warden {
+        sandbox.shut_down_warden().await;
+    }
+    Ok(())
+}
+
+fn say_ready(config: &Config, address: std::net::SocketAddr) {
+    let key = config.data_dir.join("admin.key");
+    // To standard output, for people and for programs that wait for it; a closed one is no reason to stop.
+    let line = format!("anchorhold is ready on http://{address} (key: {})\n", key.display());
+    let _closed = io::Write::write_all(&mut io::stdout().lock(), line.as_bytes());
+}

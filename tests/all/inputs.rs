@@ -1,0 +1,225 @@
+//! Bad input gets its documented answer at once and has no effect.
+
+use crate::Shared;
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+tests!(
+    wrong_fields_are_named,
+    odd_timeouts_are_refused,
+    hostile_json_is_refused_fast,
+    keys_are_required_and_never_explained,
+    unknown_ids_and_routes_answer_alike,
+    wrong_methods_and_types,
+    long_headers_are_refused,
+    slow_headers_are_cut_off,
+    ambiguous_requests_are_closed,
+    what_is_not_built_yet_is_refused_clearly,
+    a_server_that_drains_says_so,
+);
+
+fn fast(act: impl FnOnce() -> Result<anchorhold_tests::Answer>) -> Result<anchorhold_tests::Answer> {
+    let start = Instant::now();
+    let answer = act()?;
+    assert!(start.elapsed() < Duration::from_millis(100), "took {:?}", start.elapsed());
+    Ok(answer)
+}
+
+fn wrong_fields_are_named(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    for (body, field) in [
+        (json!({"ttl_second": 5}), "ttl_second"),
+        (json!({"ttl_seconds": "5"}), "ttl_seconds"),
+        (json!({"ttl_seconds": -1}), "ttl_seconds"),
+        (json!({"limits": {"memory_bytes": 0}}), "memory_bytes"),
+        (json!({"limits": {"memory_bytes": 1u64 << 60}}), "memory_bytes"),
+        (json!({"limits": {"cpu_cores": 0}}), "cpu_cores"),
+        (json!({"runtime": "docker"}), "runtime"),
+        (json!({"network": {"mode": "wide-open"}}), "network"),
+        (json!({"env": {"A=B": "c"}}), "env"),
+    ] {
+        let answer = fast(|| client.post("/v1/sessions", &body))?;
+        assert_eq!(answer.problem(422), "invalid_request", "{body}");
+        assert!(answer.text().contains(field), "{body}: {}", answer.text());
+    }
+    Ok(())
+}
+
+/// security.md 50.
+fn odd_timeouts_are_refused(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    let path = format!("/v1/sessions/{session}/executions");
+    for timeout in ["0", "-1", "1e18", "\"5\"", "0.0000001", "[]", "true"] {
+        let body = format!("{{\"language\":\"python\",\"code\":\"1\",\"timeout_seconds\":{timeout}}}");
+        let answer = fast(|| client.raw("POST", &path, &[("content-type", "application/json")], body.into()))?;
+        assert_eq!(answer.problem(422), "invalid_request", "{timeout}");
+    }
+    let nan = b"{\"language\":\"python\",\"code\":\"1\",\"timeout_seconds\":NaN}".to_vec();
+    assert_eq!(client.raw("POST", &path, &[("content-type", "application/json")], nan)?.problem(400), "malformed");
+    let null = client.execute_with(&session, &json!({"language": "python", "code": "1", "timeout_seconds": null}))?;
+    assert_eq!(null["status"], "succeeded");
+    let list = client.get(&path)?.expect(200);
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "refused requests left executions");
+    client.close(&session)?;
+    Ok(())
+}
+
+/// security.md 106.
+fn hostile_json_is_refused_fast(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let deep = format!("{{\"metadata\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let keys: String = (0..60_000).map(|n| format!("\"k{n}\":1,")).collect();
+    let bodies: Vec<(Vec<u8>, &[u16])> = vec![
+        (deep.into_bytes(), &[400, 422]),
+        (format!("{{\"metadata\":{{{keys}\"z\":1}}}}").into_bytes(), &[413, 422]),
+        (b"{\"name\":\"a\",\"name\":\"b\"}".to_vec(), &[400, 422]),
+        (b"{\"name\":\"\xff\"}".to_vec(), &[400]),
+        (b"[]".to_vec(), &[400, 422]),
+        (b"{".to_vec(), &[400]),
+        (vec![b' '; 2 << 20], &[413]),
+        (b"{\"name\": 1e999}".to_vec(), &[400, 422]),
+    ];
+    for (body, expected) in bodies {
+        let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
+        let answer = fast(|| client.raw("POST", "/v1/sessions", &[("content-type", "application/json")], body))?;
+        assert!(expected.contains(&answer.status), "{shown}: {} {}", answer.status, answer.text());
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{shown}");
+    }
+    Ok(())
+}
+
+fn keys_are_required_and_never_explained(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mut answers = Vec::new();
+    for key in [None, Some(""), Some("garbled"), Some("ah_0000000000000000000000000000000000000000000000000000")] {
+        let answer = client.with_key(key).get("/v1/sessions")?;
+        assert_eq!(answer.problem(401), "unauthorized");
+        let mut body: Value = answer.json();
+        body["request_id"] = Value::Null;
+        answers.push(body);
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "the answers tell keys apart: {answers:?}");
+    Ok(())
+}
+
+fn unknown_ids_and_routes_answer_alike(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let same = |answer: anchorhold_tests::Answer| {
+        let mut body = answer.json();
+        body["request_id"] = Value::Null;
+        body.as_object_mut().map(|o| o.remove("instance"));
+        (answer.status, body)
+    };
+    let unknown = same(client.get("/v1/sessions/ses_00000000000000000000000000")?);
+    assert_eq!((unknown.0, &unknown.1["code"]), (404, &json!("session_not_found")));
+    for id in ["ses_x", "exe_00000000000000000000000000", "%00", "ses_0000000000000000000000000A"] {
+        assert_eq!(same(client.get(&format!("/v1/sessions/{id}"))?), unknown, "{id}");
+    }
+    for path in ["/", "/v2/sessions", "/v1/nothing", "/v1/sessions/"] {
+        assert_eq!(client.get(path)?.problem(404), "not_found", "{path}");
+    }
+    let session = client.session(&json!({}))?;
+    let execution = client.get(&format!("/v1/sessions/{session}/executions/exe_00000000000000000000000000"))?;
+    assert_eq!(execution.problem(404), "execution_not_found");
+    client.close(&session)?;
+    Ok(())
+}
+
+fn wrong_methods_and_types(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    assert_eq!(client.raw("PUT", "/v1/sessions", &[], vec![])?.problem(405), "method_not_allowed");
+    assert_eq!(client.raw("BREW", "/v1/sessions", &[], vec![])?.problem(405), "method_not_allowed");
+    let text = client.raw("POST", "/v1/sessions", &[("content-type", "text/plain")], b"{}".to_vec())?;
+    assert_eq!(text.problem(415), "unsupported_media_type");
+    Ok(())
+}
+
+fn speak(shared: &Shared, bytes: &[u8], patience: Duration) -> Result<(String, Duration)> {
+    let address = shared.with(|s| Ok(s.base().replace("http://", "")))?;
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(patience))?;
+    let start = Instant::now();
+    // It may close before everything was written.
+    let _cut = socket.write_all(bytes);
+    let mut answer = Vec::new();
+    let _closed_or_late = socket.read_to_end(&mut answer);
+    Ok((String::from_utf8_lossy(&answer).into_owned(), start.elapsed()))
+}
+
+/// security.md 109.
+fn long_headers_are_refused(shared: &Shared) -> Result<()> {
+    let long = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "a".repeat(100_000));
+    let many: String = (0..1_000).map(|n| format!("X-{n}: a\r\n")).collect();
+    for request in [long, format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{many}\r\n")] {
+        let (answer, _) = speak(shared, request.as_bytes(), Duration::from_secs(10))?;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+    Ok(())
+}
+
+/// security.md 55: a client that dribbles its headers.
+fn slow_headers_are_cut_off(shared: &Shared) -> Result<()> {
+    let (_, took) = speak(shared, b"GET /healthz HTTP/1.1\r\nHost: x\r\n", Duration::from_secs(15))?;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    Ok(())
+}
+
+/// security.md 108.
+fn ambiguous_requests_are_closed(shared: &Shared) -> Result<()> {
+    for request in [
+        "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n{}",
+        "GET /healthz\r\n\r\n",
+    ] {
+        let (answer, _) = speak(shared, request.as_bytes(), Duration::from_secs(7))?;
+        assert!(answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.1 401") || answer.is_empty(), "{request}: {answer}");
+        assert!(answer.matches("HTTP/1.1").count() <= 1, "{request}: two answers: {answer}");
+    }
+    Ok(())
+}
+
+fn what_is_not_built_yet_is_refused_clearly(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    let path = format!("/v1/sessions/{session}/executions");
+    for body in [
+        json!({"language": "bash", "code": "ls"}),
+        json!({"language": "typescript", "code": "1"}),
+        json!({"language": "python", "code": "1", "background": true}),
+        json!({"command": ["ls"]}),
+    ] {
+        let answer = client.post(&path, &body)?;
+        assert!([422, 503].contains(&answer.status), "{body}: {} {}", answer.status, answer.text());
+        assert!(answer.json()["detail"].as_str().is_some_and(|d| d.len() > 10), "{body}");
+    }
+    client.close(&session)?;
+    Ok(())
+}
+
+fn a_server_that_drains_says_so(shared: &Shared) -> Result<()> {
+    let ready = shared.client()?.with_key(None).get("/readyz")?;
+    assert_eq!(ready.status, 200, "{}", ready.text());
+    let server = anchorhold_tests::Server::start(anchorhold_tests::Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    let running = std::thread::spawn({
+        let (client, session) = (client.clone(), session.clone());
+        move || client.execute_with(&session, &json!({"language": "python", "code": "import time\ntime.sleep(1)\n'done'"}))
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let stop = std::thread::spawn(move || server.stop());
+    std::thread::sleep(Duration::from_millis(300));
+    let refused = client.post("/v1/run", &json!({"language": "python", "code": "1"}));
+    if let Ok(answer) = refused {
+        assert_eq!(answer.problem(503), "draining");
+    }
+    let answer = running.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    assert_eq!(answer["status"], "succeeded", "{answer}");
+    stop.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    Ok(())
+}

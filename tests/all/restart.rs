@@ -1,0 +1,243 @@
+//! Crashes: the API, the warden and the zygotes are killed at any moment.
+
+use crate::Shared;
+use anchorhold_tests::{Client, Options, Server, host, host::Footprint};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+tests!(
+    a_session_survives_the_api,
+    a_running_execution_survives_the_api,
+    a_hundred_kills_lose_and_double_nothing,
+    a_killed_warden_takes_its_cells_and_comes_back,
+    a_killed_zygote_takes_no_cell,
+    a_stopped_server_leaves_nothing,
+);
+
+fn kill(pid: u32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+fn until<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + patience;
+    loop {
+        match ask() {
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            answer => return answer,
+        }
+    }
+}
+
+fn a_session_survives_the_api(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    client.execute(&session, "python", "x = 41\nopen('f', 'w').write('kept')")?;
+    for _ in 0..3 {
+        server.kill()?;
+        server.launch()?;
+        let client = server.client()?;
+        let answer = client.execute(&session, "python", "x + 1")?;
+        assert_eq!(answer["results"][0]["mime"]["text/plain"], "42", "{answer}");
+        assert_eq!(client.get(&format!("/v1/sessions/{session}/files/f"))?.text(), "kept");
+    }
+    let client = server.client()?;
+    let closed = client.close(&session)?;
+    assert_eq!(closed["close_reason"], "client");
+    server.stop()?;
+    Ok(())
+}
+
+fn a_running_execution_survives_the_api(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    let path = format!("/v1/sessions/{session}/executions");
+    let body = json!({"language": "python", "code": "import time\nprint('early')\ntime.sleep(1.5)\nprint('late')\n'value'"});
+    let cut = std::thread::spawn({
+        let (client, path, body) = (client.clone(), path.clone(), body.clone());
+        move || client.post_once(&path, "through-the-crash", &body)
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    server.kill()?;
+    assert!(cut.join().map_err(|_| anyhow::anyhow!("panicked"))?.is_err(), "the client was cut off");
+    server.launch()?;
+    let client = server.client()?;
+    let answer = client.post_once(&path, "through-the-crash", &body)?.expect(200);
+    assert_eq!((&answer["status"], &answer["stdout"]), (&json!("succeeded"), &json!("early\nlate\n")), "{answer}");
+    assert_eq!(answer["results"][0]["mime"]["text/plain"], "'value'");
+    let again = client.post_once(&path, "through-the-crash", &body)?.expect(200);
+    assert_eq!(answer, again);
+    client.close(&session)?;
+    server.stop()?;
+    Ok(())
+}
+
+/// security.md 93; DESIGN, metering: no record lost or doubled. Four clients run 1,000 executions, each with a key that
+/// it repeats until it has an answer, while the API is killed 100 times.
+fn a_hundred_kills_lose_and_double_nothing(_: &Shared) -> Result<()> {
+    const EXECUTIONS: u64 = 1_000;
+    const KILLS: u32 = 100;
+    let server = Arc::new(Mutex::new(Server::start(Options::default())?));
+    let client = server.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.client()?;
+    let sessions = (0..4).map(|_| client.session(&json!({"ttl_seconds": 3600}))).collect::<Result<Vec<_>>>()?;
+    let (next, killed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let workers: Vec<_> = sessions
+        .iter()
+        .map(|session| {
+            let (client, session, next, killed) = (client.clone(), session.clone(), next.clone(), killed.clone());
+            std::thread::spawn(move || work(&client, &session, &next, &killed, EXECUTIONS))
+        })
+        .collect();
+    for _ in 0..KILLS {
+        std::thread::sleep(Duration::from_millis(40));
+        let mut server = server.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
+        server.kill()?;
+        server.launch()?;
+    }
+    killed.store(true, Ordering::SeqCst);
+    let mut answers: HashMap<String, Value> = HashMap::new();
+    for worker in workers {
+        answers.extend(worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??);
+    }
+    assert!(answers.len() as u64 >= EXECUTIONS, "{} answers", answers.len());
+    check_records(&client, &sessions, &answers)?;
+    for session in &sessions {
+        client.close(session)?;
+    }
+    let server = Arc::try_unwrap(server).map_err(|_| anyhow::anyhow!("still shared"))?;
+    server.into_inner().map_err(|_| anyhow::anyhow!("poisoned"))?.stop()?;
+    Ok(())
+}
+
+fn work(client: &Client, session: &str, next: &AtomicU64, killed: &AtomicBool, total: u64) -> Result<HashMap<String, Value>> {
+    let path = format!("/v1/sessions/{session}/executions");
+    let mut answers = HashMap::new();
+    loop {
+        let n = next.fetch_add(1, Ordering::SeqCst);
+        if n >= total && killed.load(Ordering::SeqCst) {
+            return Ok(answers);
+        }
+        let key = format!("{session}-{n}");
+        let body = json!({"language": "javascript", "code": format!("globalThis.n = {n}; n * 2")});
+        let answer = until(Duration::from_secs(60), || client.post_once(&path, &key, &body).ok().filter(|a| a.status == 200));
+        let answer = answer.ok_or_else(|| anyhow::anyhow!("no answer for {key}"))?.json();
+        match answer["status"].as_str() {
+            Some("succeeded") => assert_eq!(answer["results"][0]["mime"]["text/plain"], (n * 2).to_string(), "{answer}"),
+            Some("lost") => {}
+            _ => anyhow::bail!("{answer}"),
+        }
+        answers.insert(key, answer);
+    }
+}
+
+fn check_records(client: &Client, sessions: &[String], answers: &HashMap<String, Value>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for session in sessions {
+        let mut cursor = String::new();
+        loop {
+            let usage = client.get(&format!("/v1/sessions/{session}/usage?limit=1000{cursor}"))?.expect(200);
+            let records = usage["records"].as_array().or_else(|| usage["items"].as_array()).cloned().unwrap_or_default();
+            for record in records.iter().filter(|r| r["kind"] == "execution") {
+                let id = record["execution_id"].as_str().unwrap_or_default().to_owned();
+                assert!(seen.insert(id.clone()), "{id} has two records");
+            }
+            match usage["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+    }
+    let mut lost = 0;
+    for (key, answer) in answers {
+        let id = answer["id"].as_str().unwrap_or_default();
+        if answer["status"] == "lost" {
+            lost += 1;
+            assert_eq!(answer["cost_picos"], "0", "{key}: {answer}");
+        } else {
+            assert!(seen.contains(id), "{key} ({id}) has no record");
+        }
+    }
+    println!("{} executions, {lost} lost, {} records", answers.len(), seen.len());
+    Ok(())
+}
+
+fn a_killed_warden_takes_its_cells_and_comes_back(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let fresh = Footprint::take();
+    for _ in 0..5 {
+        let session = client.session(&json!({}))?;
+        client.execute(&session, "python", "x = 1")?;
+        let running = std::thread::spawn({
+            let (client, session) = (client.clone(), session.clone());
+            move || client.execute(&session, "python", "while True: pass")
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let cells = host::cell_processes(session.trim_start_matches("ses_"));
+        assert_eq!(cells.len(), 1);
+        // The keeper was there first; the warden is its child.
+        let warden = server.warden_pids().into_iter().max().unwrap_or_default();
+        kill(warden);
+        let answer = running.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        assert_eq!((&answer["status"], &answer["cost_picos"]), (&json!("lost"), &json!("0")), "{answer}");
+        let gone = until(Duration::from_secs(5), || host::cgroups(session.trim_start_matches("ses_")).is_empty().then_some(()));
+        assert!(gone.is_some(), "the cell's groups outlived the warden");
+        let closed = until(Duration::from_secs(5), || {
+            let got = client.get(&format!("/v1/sessions/{session}")).ok()?.json();
+            (got["status"] == "closed").then_some(got)
+        });
+        assert_eq!(closed.unwrap_or_default()["close_reason"], "lost");
+        let next = until(Duration::from_secs(5), || client.post("/v1/run", &json!({"language": "python", "code": "1"})).ok().filter(|a| a.status == 200));
+        assert!(next.is_some(), "no new work after the warden's death:\n{}", server.log());
+    }
+    let same = until(Duration::from_secs(5), || {
+        let now = Footprint::take();
+        (now == fresh).then_some(())
+    });
+    assert!(same.is_some(), "before {fresh:?}\nafter  {:?}", Footprint::take());
+    server.stop()?;
+    Ok(())
+}
+
+fn a_killed_zygote_takes_no_cell(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    client.execute(&session, "python", "x = 5")?;
+    for _ in 0..10 {
+        for zygote in host::processes("anchorhold-cell").into_iter().filter(|p| host::status(p.pid, "Uid").is_some_and(|u| u.starts_with("59001"))) {
+            // Zygotes and the cells that nobody took have that user; cells are pid 1 of a namespace of their own.
+            if host::status(zygote.pid, "NSpid").is_some_and(|ids| !ids.contains('\t')) {
+                kill(zygote.pid);
+            }
+        }
+        let run = until(Duration::from_secs(5), || client.post("/v1/run", &json!({"language": "python", "code": "2"})).ok().filter(|a| a.status == 200));
+        assert!(run.is_some(), "{}", server.log());
+        assert_eq!(client.execute(&session, "python", "x")?["results"][0]["mime"]["text/plain"], "5");
+    }
+    client.close(&session)?;
+    server.stop()?;
+    Ok(())
+}
+
+fn a_stopped_server_leaves_nothing(_: &Shared) -> Result<()> {
+    let mark = "anchorhold-";
+    let groups_before = host::cgroups(mark).len();
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    for _ in 0..5 {
+        let session = client.session(&json!({}))?;
+        client.execute(&session, "python", "open('f', 'w').write('x' * 100000)")?;
+    }
+    assert!(host::cgroups(mark).len() > groups_before);
+    server.stop()?;
+    assert_eq!(host::cgroups(mark).len(), groups_before);
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! `make bench`: the numbers of SPECIFICATION.md, from outside, on this machine.
+//!
+//! The client is a bare HTTP/1.1 speaker on a blocking socket, so that little of what is measured is its own. It
+//! shares the machine with the server, as the goals say.
+
+use anchorhold_tests::{Client, Options, Server, host};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// One kept connection.
+struct Wire {
+    socket: TcpStream,
+    host: String,
+    key: String,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    fn open(server: &Server) -> Result<Self> {
+        let host = server.base().replace("http://", "");
+        let key = std::fs::read_to_string(server.data_dir().join("admin.key"))?.trim().to_owned();
+        let socket = TcpStream::connect(&host)?;
+        socket.set_nodelay(true)?;
+        Ok(Self { socket, host, key, buffer: Vec::with_capacity(64 << 10) })
+    }
+
+    /// One request; returns its status, its body, and how long it took.
+    fn send(&mut self, method: &str, path: &str, body: &str) -> Result<(u16, Vec<u8>, Duration)> {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.host, self.key, body.len()
+        );
+        let start = Instant::now();
+        self.socket.write_all(request.as_bytes())?;
+        self.buffer.clear();
+        let mut chunk = [0; 16 << 10];
+        let (head, length) = loop {
+            let n = self.socket.read(&mut chunk)?;
+            ensure!(n > 0, "the server hung up");
+            self.buffer.extend_from_slice(&chunk[..n]);
+            if let Some(end) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
+                let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok());
+                break (head, end + 4 + length.context("no length")?);
+            }
+        };
+        while self.buffer.len() < length {
+            let n = self.socket.read(&mut chunk)?;
+            ensure!(n > 0, "the server hung up");
+            self.buffer.extend_from_slice(&chunk[..n]);
+        }
+        let took = start.elapsed();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).context("status")?;
+        Ok((status, self.buffer[head.len() + 4..].to_vec(), took))
+    }
+
+    fn json(&mut self, method: &str, path: &str, body: &Value) -> Result<(Value, Duration)> {
+        let (status, bytes, took) = self.send(method, path, &body.to_string())?;
+        ensure!(status < 300, "{method} {path}: {status} {}", String::from_utf8_lossy(&bytes));
+        Ok((serde_json::from_slice(&bytes)?, took))
+    }
+
+    fn session(&mut self) -> Result<(String, Duration)> {
+        let (answer, took) = self.json("POST", "/v1/sessions", &json!({}))?;
+        Ok((answer["id"].as_str().context("id")?.to_owned(), took))
+    }
+}
+
+/// Durations of one thing, in order of size.
+struct Sample(Vec<Duration>);
+
+impl Sample {
+    fn of(mut durations: Vec<Duration>) -> Self {
+        durations.sort();
+        Self(durations)
+    }
+
+    fn at(&self, percent: usize) -> f64 {
+        let index = (self.0.len() * percent / 100).min(self.0.len().saturating_sub(1));
+        self.0.get(index).map_or(0.0, |d| d.as_secs_f64() * 1e3)
+    }
+
+    fn show(&self, what: &str, goal: &str) {
+        let max = self.0.last().map_or(0.0, |d| d.as_secs_f64() * 1e3);
+        println!("{what:<58} {:>8.3} {:>8.3} {:>8.3} {max:>8.3}  {goal}", self.at(50), self.at(90), self.at(99));
+    }
+}
+
+fn main() -> Result<()> {
+    println!("{}", machine());
+    let server = Server::start(Options::default())?;
+    println!("\n{:<58} {:>8} {:>8} {:>8} {:>8}  goal", "milliseconds", "p50", "p90", "p99", "max");
+    whole_runs(&server)?;
+    warm(&server)?;
+    budget(&server)?;
+    stops(&server)?;
+    println!();
+    sustained(&server)?;
+    memory(&server)?;
+    metering(&server)?;
+    server.stop()?;
+    Ok(())
+}
+
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?").to_owned();
+    let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} × {model}, {} GiB, Linux {}", host::memory("MemTotal") >> 30, kernel.trim())
+}
+
+fn whole_runs(server: &Server) -> Result<()> {
+    let mut wire = Wire::open(server)?;
+    for (language, code, goal) in
+        [("python", "print(1+1)", "p50 ≤ 1.0, p99 ≤ 5"), ("javascript", "console.log(1+1)", "")]
+    {
+        let body = json!({"language": language, "code": code});
+        let mut took = Vec::new();
+        for n in 0..1_100 {
+            let (answer, t) = wire.json("POST", "/v1/run", &body)?;
+            ensure!(answer["stdout"] == "2\n", "{answer}");
+            if n >= 100 {
+                took.push(t);
+            }
+        }
+        Sample::of(took).show(&format!("POST /v1/run, {language}, sequential"), goal);
+    }
+    Ok(())
+}
+
+fn warm(server: &Server) -> Result<()> {
+    let mut wire = Wire::open(server)?;
+    for language in ["python", "javascript"] {
+        let (session, _) = wire.session()?;
+        let path = format!("/v1/sessions/{session}/executions");
+        let body = json!({"language": language, "code": "1+1"});
+        let mut took = Vec::new();
+        for n in 0..2_100 {
+            let (answer, t) = wire.json("POST", &path, &body)?;
+            ensure!(answer["status"] == "succeeded", "{answer}");
+            if n >= 100 {
+                took.push(t);
+            }
+        }
+        Sample::of(took).show(&format!("warm execution, {language}"), "p50 ≤ 0.4");
+        wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
+    }
+    Ok(())
+}
+
+/// Where the time of a session's life goes.
+fn budget(server: &Server) -> Result<()> {
+    let mut wire = Wire::open(server)?;
+    let mut parts: [Vec<Duration>; 6] = Default::default();
+    for _ in 0..500 {
+        let (_, _, floor) = wire.send("GET", "/healthz", "")?;
+        let (session, create) = wire.session()?;
+        let path = format!("/v1/sessions/{session}/executions");
+        let (first, first_took) = wire.json("POST", &path, &json!({"language": "python", "code": "print(1+1)"}))?;
+        let (second, second_took) = wire.json("POST", &path, &json!({"language": "python", "code": "print(1+1)"}))?;
+        let (_, delete) = wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
+        let inside = |answer: &Value| Duration::from_micros(answer["usage"]["wall_us"].as_u64().unwrap_or(0));
+        for (part, took) in parts.iter_mut().zip([floor, create, first_took, inside(&first), inside(&second), delete]) {
+            part.push(took);
+        }
+        let _warm = second_took;
+    }
+    let names = [
+        "budget: HTTP alone (GET /healthz)",
+        "budget: create a session (HTTP, ledger)",
+        "budget: first execution (take and lock a cell, run, ledger)",
+        "budget:   of which running, as billed",
+        "budget:   of which running, second time",
+        "budget: end the session (kill, reap, give back, ledger)",
+    ];
+    for (name, part) in names.iter().zip(parts) {
+        Sample::of(part).show(name, "");
+    }
+    Ok(())
+}
+
+/// From the request to end a session until its groups are gone.
+fn stops(server: &Server) -> Result<()> {
+    let mut wire = Wire::open(server)?;
+    let mut took = Vec::new();
+    for _ in 0..100 {
+        let (session, _) = wire.session()?;
+        wire.json("POST", &format!("/v1/sessions/{session}/executions"), &json!({"language": "python", "code": "x = bytearray(50_000_000)"}))?;
+        let pids = host::cell_processes(session.trim_start_matches("ses_"));
+        let start = Instant::now();
+        wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
+        while pids.iter().any(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        took.push(start.elapsed());
+    }
+    Sample::of(took).show("a session's whole tree gone after DELETE (50 MB held)", "p99 ≤ 250");
+    Ok(())
+}
+
+fn sustained(server: &Server) -> Result<()> {
+    const CLIENTS: usize = 16;
+    let end = Instant::now() + Duration::from_secs(10);
+    let start = Instant::now();
+    let workers: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut wire = Wire::open(server)?;
+            Ok(std::thread::spawn(move || -> Result<(Vec<Duration>, usize)> {
+                let body = json!({"language": "python", "code": "print(1+1)"}).to_string();
+                let (mut took, mut refused) = (Vec::new(), 0);
+                while Instant::now() < end {
+                    let (status, _, t) = wire.send("POST", "/v1/run", &body)?;
+                    if status == 200 { took.push(t) } else { refused += 1 }
+                }
+                Ok((took, refused))
+            }))
+        })
+        .collect::<Result<_>>()?;
+    let (mut took, mut refused) = (Vec::new(), 0);
+    for worker in workers {
+        let (t, r) = worker.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        took.extend(t);
+        refused += r;
+    }
+    let rate = took.len() as f64 / start.elapsed().as_secs_f64();
+    Sample::of(took).show(&format!("POST /v1/run, python, {CLIENTS} clients, 10 s"), "");
+    println!("{:<58} {rate:>8.0} per second, {refused} refused  ≥ 500", "  whole sessions");
+    Ok(())
+}
+
+fn memory(server: &Server) -> Result<()> {
+    let client: Client = server.client()?;
+    for language in ["python", "javascript"] {
+        let sessions = (0..10).map(|_| client.session(&json!({}))).collect::<Result<Vec<_>>>()?;
+        let mut pss = 0;
+        for session in &sessions {
+            client.execute(session, language, "1 + 1")?;
+        }
+        for session in &sessions {
+            for pid in host::cell_processes(session.trim_start_matches("ses_")) {
+                let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+                pss += rollup.lines().find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0);
+            }
+        }
+        println!("{:<58} {:>8.2} MiB  ≤ 4", format!("idle memory per {language} session (PSS, 10 alive)"), pss as f64 / 1024.0 / 10.0);
+        for session in &sessions {
+            client.close(session)?;
+        }
+    }
+    Ok(())
+}
+
+/// The bill against the program's own clocks.
+fn metering(server: &Server) -> Result<()> {
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    client.execute(&session, "python", "import time")?;
+    let mut worst = 0i64;
+    for _ in 0..20 {
+        let code = "s = time.perf_counter()\nwhile time.perf_counter() - s < 0.1: pass\nint((time.perf_counter() - s) * 1e6)";
+        let answer = client.execute(&session, "python", code)?;
+        let own: i64 = answer["results"][0]["mime"]["text/plain"].as_str().and_then(|t| t.parse().ok()).context("value")?;
+        let billed = answer["usage"]["wall_us"].as_i64().context("wall")?;
+        worst = worst.max((billed - own).abs());
+    }
+    println!("{:<58} {:>8.2} ms  ≤ 20", "billed wall time against the program's clock, worst of 20", worst as f64 / 1e3);
+    client.close(&session)?;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The other side: what the host sees of processes, groups, mounts, namespaces and memory.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+/// A process of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its program's name.
+    pub name: String,
+    /// Its command line, words separated by spaces.
+    pub arguments: String,
+}
+
+/// Every process whose program has this name (or begins with its first 15 characters, which are all that the kernel
+/// keeps), zombies included.
+pub fn processes(name: &str) -> Vec<Process> {
+    let short = &name[..name.len().min(15)];
+    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let all = numbers.filter_map(|pid: u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned();
+        let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        Some(Process { pid, name, arguments })
+    });
+    all.filter(|p| p.name == short).collect()
+}
+
+/// A field of `/proc/<pid>/status`.
+pub fn status(pid: u32, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+/// A namespace of a process: `pid:[4026531836]`.
+pub fn namespace(pid: u32, kind: &str) -> Option<String> {
+    Some(fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?.display().to_string())
+}
+
+/// Every control group of every hierarchy whose path contains `needle`.
+pub fn cgroups(needle: &str) -> Vec<PathBuf> {
+    fn walk(path: PathBuf, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                walk(entry.path(), found);
+            }
+        }
+        found.push(path);
+    }
+    let mut all = Vec::new();
+    walk("/sys/fs/cgroup".into(), &mut all);
+    all.retain(|path| path.to_str().is_some_and(|p| p.contains(needle)));
+    all
+}
+
+/// Processes in the cells of live sessions: members of groups that are named after cells below `needle`.
+pub fn cell_processes(needle: &str) -> Vec<u32> {
+    let cells = cgroups(needle).into_iter().filter(|p| {
+        p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("c-")) && p.components().count() > 6
+    });
+    let text: String = cells.filter_map(|p| fs::read_to_string(p.join("cgroup.procs")).ok()).collect();
+    let pids: BTreeSet<u32> = text.lines().filter_map(|l| l.parse().ok()).collect();
+    pids.into_iter().collect()
+}
+
+/// What must be the same before and after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footprint {
+    /// Processes of ours.
+    pub processes: usize,
+    /// Control groups of ours.
+    pub cgroups: usize,
+    /// Mounts of the host.
+    pub mounts: usize,
+    /// Namespaces of every kind that some process is in.
+    pub namespaces: usize,
+    /// Our files in the directory for temporary ones.
+    pub temporary: usize,
+}
+
+impl Footprint {
+    /// Takes it.
+    pub fn take() -> Self {
+        let ours = ["anchorhold", "anchorhold-warden", "anchorhold-cell", "anchorhold-evil"];
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+        let kinds = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
+        let namespaces: BTreeSet<String> =
+            pids.flat_map(|pid: u32| kinds.map(|kind| namespace(pid, kind))).flatten().collect();
+        let temporary = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+        Self {
+            processes: ours.iter().map(|name| processes(name).len()).sum(),
+            cgroups: cgroups("anchorhold").len(),
+            mounts: fs::read_to_string("/proc/self/mounts").unwrap_or_default().lines().count(),
+            namespaces: namespaces.len(),
+            temporary: temporary.filter(|e| e.file_name().to_string_lossy().starts_with("anchorhold-")).count(),
+        }
+    }
+}
+
+/// A figure of `/proc/meminfo`, in bytes.
+pub fn memory(field: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok());
+    kib.unwrap_or(0u64) * 1024
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
