@@ -20,7 +20,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -36,20 +36,40 @@ struct Ready {
     listener: TcpListener,
     socket: PathBuf,
     /// The warden is ours: it ends with us.
-    own_warden: bool,
+    own_warden: Option<OwnWarden>,
     key: Secret,
+}
+
+/// A warden that serves nobody but us.
+#[derive(Debug)]
+struct OwnWarden {
+    socket: PathBuf,
+    /// The process, unless an earlier life of ours started it.
+    child: Option<Child>,
+}
+
+impl OwnWarden {
+    /// Waits until it has cleaned up and ended, for a while.
+    async fn gone(mut self) {
+        let end = Instant::now() + WARDEN_MAX;
+        // It removes its socket last. Being root's, it cannot be signalled from here; it was told through the sandbox.
+        let left = |child: &mut Option<Child>, socket: &Path| match child {
+            Some(child) => matches!(child.try_wait(), Ok(None)),
+            None => socket.exists(),
+        };
+        while left(&mut self.child, &self.socket) && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 /// Serves until a signal says stop.
 pub fn serve(config: Config, warden: Option<PathBuf>) -> anyhow::Result<()> {
     let root = nix::unistd::geteuid().is_root();
-    let ready = match (root, warden) {
-        (true, None) => bootstrap(&config)?,
-        (false, None) => {
-            bail!("started without root, it needs the socket of a running warden: --warden SOCKET")
-        }
-        (_, Some(socket)) => prepare(&config, socket)?,
-    };
+    if !root && warden.is_none() {
+        bail!("started without root, it needs the socket of a running warden: --warden SOCKET");
+    }
+    let ready = prepare(&config, warden, root)?;
     if root {
         become_unprivileged(config.uid).context("cannot become unprivileged")?;
     }
@@ -58,39 +78,34 @@ pub fn serve(config: Config, warden: Option<PathBuf>) -> anyhow::Result<()> {
     runtime.block_on(run(config, ready))
 }
 
-/// As root: everything that needs it.
-fn bootstrap(config: &Config) -> anyhow::Result<Ready> {
+/// Everything that needs root, where it is root: directories, key, limits, warden, listener.
+fn prepare(config: &Config, warden: Option<PathBuf>, root: bool) -> anyhow::Result<Ready> {
     let data = &config.data_dir;
     // The directory stays root's: what the service could replace in it, it could make the next root follow.
     directory(data, 0o755)?;
-    let run = data.join("run");
-    directory(&run, 0o755)?;
     let ledger = data.join("ledger");
     directory(&ledger, 0o700)?;
-    own(&ledger, config.uid)?;
     let key_path = data.join("admin.key");
     let key = admin_key(&key_path).with_context(|| format!("key file {}", key_path.display()))?;
-    own(&key_path, config.uid)?;
-    raise_limits()?;
-    let socket = run.join("warden.sock");
-    if !answers(&socket) {
-        start_warden(config, &socket)?;
-    }
-    Ok(Ready { listener: bind(config)?, socket, own_warden: true, key })
-}
-
-/// With a warden that somebody else started.
-fn prepare(config: &Config, socket: PathBuf) -> anyhow::Result<Ready> {
-    directory(&config.data_dir, 0o755)?;
-    directory(&config.data_dir.join("ledger"), 0o700)?;
-    let key_path = config.data_dir.join("admin.key");
-    let key = admin_key(&key_path).with_context(|| format!("key file {}", key_path.display()))?;
-    if nix::unistd::geteuid().is_root() {
-        own(&config.data_dir.join("ledger"), config.uid)?;
+    if root {
+        own(&ledger, config.uid)?;
         own(&key_path, config.uid)?;
     }
     raise_limits()?;
-    Ok(Ready { listener: bind(config)?, socket, own_warden: false, key })
+    let (socket, own_warden) = match warden {
+        Some(socket) => (socket, None),
+        None => own_warden(config).map(|own| (own.socket.clone(), Some(own)))?,
+    };
+    Ok(Ready { listener: bind(config)?, socket, own_warden, key })
+}
+
+/// Our own warden: one that outlived an earlier life of ours, or a new one.
+fn own_warden(config: &Config) -> anyhow::Result<OwnWarden> {
+    let run = config.data_dir.join("run");
+    directory(&run, 0o755)?;
+    let socket = run.join("warden.sock");
+    let child = if answers(&socket) { None } else { Some(start_warden(config, &socket)?) };
+    Ok(OwnWarden { socket, child })
 }
 
 fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
@@ -135,7 +150,7 @@ fn answers(socket: &Path) -> bool {
         .is_ok()
 }
 
-fn start_warden(config: &Config, socket: &Path) -> anyhow::Result<()> {
+fn start_warden(config: &Config, socket: &Path) -> anyhow::Result<Child> {
     let program = warden_program();
     let mut command = Command::new(&program);
     command.arg("--socket").arg(socket);
@@ -161,7 +176,7 @@ fn start_warden(config: &Config, socket: &Path) -> anyhow::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(())
+    Ok(child)
 }
 
 /// Beside this program, or wherever `$PATH` finds it.
@@ -236,8 +251,9 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     service.drain(config.drain).await;
     stop.send_replace(true);
     door.await?;
-    if ready.own_warden {
+    if let Some(warden) = ready.own_warden {
         sandbox.shut_down_warden().await;
+        warden.gone().await;
     }
     Ok(())
 }

@@ -11,7 +11,10 @@ tests!(dependencies_run_one_way, the_jail_is_small);
 fn needs(name: &str) -> Result<BTreeSet<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let folder = env!("CARGO_MANIFEST_DIR");
-    let output = Command::new(cargo).current_dir(folder).args(["tree", "--offline", "-p", name, "-e", "normal", "--prefix", "none", "--format", "{p}"]).output()?;
+    let output = Command::new(cargo)
+        .current_dir(folder)
+        .args(["tree", "--offline", "-p", name, "-e", "normal", "--prefix", "none", "--format", "{p}"])
+        .output()?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     text.lines().map(|line| Ok(line.split(' ').next().context("a name")?.to_owned())).collect()
@@ -19,8 +22,21 @@ fn needs(name: &str) -> Result<BTreeSet<String>> {
 
 fn dependencies_run_one_way(_: &Shared) -> Result<()> {
     let forbidden: &[(&str, &[&str])] = &[
-        ("anchorhold-jail", &["anchorhold-sandbox", "anchorhold", "anchorhold-cell", "tokio", "wasmtime", "axum", "sqlx"]),
-        ("anchorhold-cell", &["anchorhold-sandbox", "anchorhold", "axum", "sqlx", "cranelift-codegen", "wasmtime-internal-cranelift"]),
+        (
+            "anchorhold-jail",
+            &["anchorhold-sandbox", "anchorhold", "anchorhold-cell", "tokio", "wasmtime", "axum", "sqlx"],
+        ),
+        (
+            "anchorhold-cell",
+            &[
+                "anchorhold-sandbox",
+                "anchorhold",
+                "axum",
+                "sqlx",
+                "cranelift-codegen",
+                "wasmtime-internal-cranelift",
+            ],
+        ),
         ("anchorhold-sandbox", &["anchorhold", "anchorhold-cell", "axum", "hyper", "sqlx", "wasmtime"]),
         ("anchorhold", &["anchorhold-cell", "wasmtime"]),
     ];

@@ -34,7 +34,8 @@ fn every_execution_has_one_record(shared: &Shared) -> Result<()> {
     let records = records(&client, &session)?;
     let executions: Vec<&Value> = records.iter().filter(|r| r["kind"] == "execution").collect();
     assert_eq!(executions.len(), 5);
-    let recorded: HashSet<String> = executions.iter().filter_map(|r| r["execution_id"].as_str().map(str::to_owned)).collect();
+    let recorded: HashSet<String> =
+        executions.iter().filter_map(|r| r["execution_id"].as_str().map(str::to_owned)).collect();
     assert_eq!(recorded, ids);
     let total: u128 = records.iter().filter_map(|r| r["cost_picos"].as_str()?.parse::<u128>().ok()).sum();
     assert!(total > 0, "{records:?}");
@@ -64,7 +65,9 @@ fn busy_time_is_measured(shared: &Shared) -> Result<()> {
 fn refused_and_lost_work_is_free(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = client.session(&json!({}))?;
-    client.post(&format!("/v1/sessions/{session}/executions"), &json!({"language": "cobol", "code": "1"}))?.problem(422);
+    client
+        .post(&format!("/v1/sessions/{session}/executions"), &json!({"language": "cobol", "code": "1"}))?
+        .problem(422);
     assert_eq!(records(&client, &session)?, Vec::<Value>::new());
     client.close(&session)?;
     Ok(())

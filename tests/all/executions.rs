@@ -57,7 +57,8 @@ fn contexts_are_apart(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = client.session(&json!({}))?;
     for context in ["a", "b"] {
-        let request = json!({"language": "python", "context": context, "code": format!("name = '{context}'")});
+        let request =
+            json!({"language": "python", "context": context, "code": format!("name = '{context}'")});
         client.execute_with(&session, &request)?;
     }
     for context in ["a", "b"] {
@@ -75,11 +76,16 @@ fn both_languages_see_the_same_files(shared: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     let wrote = client.execute(&session, "python", "open('note.txt', 'w').write('from python')")?;
     assert_eq!(wrote["status"], "succeeded", "{wrote}");
-    let read = client.execute(&session, "javascript", "require('fs').readFileSync('/workspace/note.txt', 'utf8')")?;
+    let read = client.execute(
+        &session,
+        "javascript",
+        "require('fs').readFileSync('/workspace/note.txt', 'utf8')",
+    )?;
     assert_eq!(text(&read), "'from python'");
     let api = client.get(&format!("/v1/sessions/{session}/files/note.txt"))?;
     assert_eq!((api.status, api.text().as_str()), (200, "from python"));
-    let temporary = client.execute(&session, "python", "open('/tmp/t', 'w').write('x'); open('/tmp/t').read()")?;
+    let temporary =
+        client.execute(&session, "python", "open('/tmp/t', 'w').write('x'); open('/tmp/t').read()")?;
     assert_eq!(text(&temporary), "'x'");
     client.close(&session)?;
     Ok(())
@@ -89,11 +95,18 @@ fn an_error_has_name_message_and_line(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = client.session(&json!({}))?;
     let python = client.execute(&session, "python", "def f():\n    return 1 / 0\n\nf()")?;
-    assert_eq!((&python["status"], &python["error"]["name"]), (&json!("failed"), &json!("ZeroDivisionError")));
+    assert_eq!(
+        (&python["status"], &python["error"]["name"]),
+        (&json!("failed"), &json!("ZeroDivisionError"))
+    );
     let traceback = python["error"]["traceback"].to_string();
     assert!(traceback.contains("line 2") && traceback.contains("line 4"), "{traceback}");
-    let javascript = client.execute(&session, "javascript", "function f() {\n  throw new TypeError('no')\n}\nf()")?;
-    assert_eq!((&javascript["error"]["name"], &javascript["error"]["message"]), (&json!("TypeError"), &json!("no")));
+    let javascript =
+        client.execute(&session, "javascript", "function f() {\n  throw new TypeError('no')\n}\nf()")?;
+    assert_eq!(
+        (&javascript["error"]["name"], &javascript["error"]["message"]),
+        (&json!("TypeError"), &json!("no"))
+    );
     assert!(javascript["error"]["traceback"].to_string().contains(":2"), "{javascript}");
     // The interpreter goes on.
     assert_eq!(text(&client.execute(&session, "python", "1 + 1")?), "2");
@@ -130,7 +143,8 @@ fn exit_codes_are_reported(shared: &Shared) -> Result<()> {
 fn standard_input_is_read(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = client.session(&json!({}))?;
-    let request = json!({"language": "python", "code": "a = input()\nb = input()\na + b", "stdin": "one\ntwo\n"});
+    let request =
+        json!({"language": "python", "code": "a = input()\nb = input()\na + b", "stdin": "one\ntwo\n"});
     assert_eq!(text(&client.execute_with(&session, &request)?), "'onetwo'");
     let empty = client.execute(&session, "python", "input()")?;
     assert_eq!(empty["error"]["name"], "EOFError");
@@ -183,7 +197,10 @@ fn what_a_guest_lacks_names_the_native_runtime(shared: &Shared) -> Result<()> {
     ] {
         let answer = client.execute(&session, language, code)?;
         assert_eq!(answer["status"], "failed", "{code}: {answer}");
-        assert!(answer["error"]["message"].as_str().unwrap_or_default().contains("native"), "{code}: {answer}");
+        assert!(
+            answer["error"]["message"].as_str().unwrap_or_default().contains("native"),
+            "{code}: {answer}"
+        );
     }
     client.close(&session)?;
     Ok(())
@@ -194,8 +211,12 @@ fn run_is_a_whole_life(shared: &Shared) -> Result<()> {
     let answer = client.post("/v1/run", &json!({"language": "python", "code": "print(1 + 1)"}))?.expect(200);
     assert_eq!((&answer["status"], &answer["stdout"]), (&json!("succeeded"), &json!("2\n")));
     let session = answer["session_id"].as_str().unwrap_or_default();
-    let after = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
-    assert_eq!(after["status"], "closed");
+    // The answer does not wait for the end of the session.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    while client.get(&format!("/v1/sessions/{session}"))?.expect(200)["status"] != "closed" {
+        assert!(std::time::Instant::now() < end, "the session does not end");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     Ok(())
 }
 

@@ -24,7 +24,10 @@ fn bytes_go_in_and_out(shared: &Shared) -> Result<()> {
     assert_eq!((&put["path"], &put["size"]), (&json!("data.bin"), &json!(3_000_000)));
     let code = "import hashlib\nhashlib.sha256(open('data.bin','rb').read()).hexdigest()";
     let inside = client.execute(&session, "python", code)?;
-    assert_eq!(inside["results"][0]["mime"]["text/plain"], format!("'{}'", put["sha256"].as_str().unwrap_or_default()));
+    assert_eq!(
+        inside["results"][0]["mime"]["text/plain"],
+        format!("'{}'", put["sha256"].as_str().unwrap_or_default())
+    );
     let got = client.get(&format!("{files}/data.bin"))?;
     assert!(got.status == 200 && got.bytes == bytes);
     assert_eq!(got.header("content-length"), Some("3000000"));
@@ -43,7 +46,8 @@ fn parents_are_made_and_listings_recurse(shared: &Shared) -> Result<()> {
     let flat = client.get(&files)?.expect(200);
     assert_eq!((&flat["items"][0]["path"], &flat["items"][0]["type"]), (&json!("a"), &json!("directory")));
     let deep = client.get(&format!("{files}?recursive=true"))?.expect(200);
-    let paths: Vec<&str> = deep["items"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str()).collect();
+    let paths: Vec<&str> =
+        deep["items"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str()).collect();
     assert_eq!(paths, ["a", "a/b", "a/b/c.txt", "a/über da.txt"]);
     let below = client.get(&format!("{files}?path=a/b"))?.expect(200);
     assert_eq!(below["items"][0]["path"], "a/b/c.txt");
@@ -58,7 +62,17 @@ fn bad_paths_are_refused_without_effect(shared: &Shared) -> Result<()> {
     let files = format!("/v1/sessions/{session}/files");
     let long = "x".repeat(5_000);
     let wide = "x".repeat(256);
-    let bad = ["%2e%2e/etc/passwd", "a/%2e%2e/%2e%2e/b", "%2Fetc%2Fpasswd", "a%00b", "%ff%fe", &long, &wide, "a/%2e/b", "a//b"];
+    let bad = [
+        "%2e%2e/etc/passwd",
+        "a/%2e%2e/%2e%2e/b",
+        "%2Fetc%2Fpasswd",
+        "a%00b",
+        "%ff%fe",
+        &long,
+        &wide,
+        "a/%2e/b",
+        "a//b",
+    ];
     for path in bad {
         for (method, body) in [("PUT", b"x".to_vec()), ("GET", vec![]), ("DELETE", vec![])] {
             let answer = client.raw(method, &format!("{files}/{path}"), &[], body)?;
@@ -79,7 +93,10 @@ fn links_are_never_followed(shared: &Shared) -> Result<()> {
         for n, target in enumerate(['/etc/shadow', '../../etc/passwd', '/proc/self/root/etc/passwd', '/proc/1/root', '/proc/self/fd/3', 'real', '.']):\n\
         \x20   try:\n        os.symlink(target, f'l{n}'); made.append(n)\n    except OSError: pass\nmade";
     let made = client.execute(&session, "python", code)?;
-    assert!(made["results"][0]["mime"]["text/plain"].as_str().unwrap_or_default().contains('5'), "relative links can be made: {made}");
+    assert!(
+        made["results"][0]["mime"]["text/plain"].as_str().unwrap_or_default().contains('5'),
+        "relative links can be made: {made}"
+    );
     for n in 0..7 {
         for path in [format!("l{n}"), format!("l{n}/etc/passwd"), format!("l{n}/real")] {
             let got = client.get(&format!("{files}/{path}"))?;
@@ -101,10 +118,16 @@ fn a_wrong_length_leaves_nothing(shared: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     let files = format!("/v1/sessions/{session}/files");
     let (address, key) = shared.with(|s| {
-        Ok((s.base().replace("http://", ""), std::fs::read_to_string(s.data_dir().join("admin.key"))?.trim().to_owned()))
+        Ok((
+            s.base().replace("http://", ""),
+            std::fs::read_to_string(s.data_dir().join("admin.key"))?.trim().to_owned(),
+        ))
     })?;
     let mut socket = std::net::TcpStream::connect(&address)?;
-    write!(socket, "PUT {files}/half HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: 1000\r\n\r\n")?;
+    write!(
+        socket,
+        "PUT {files}/half HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: 1000\r\n\r\n"
+    )?;
     socket.write_all(&[b'x'; 500])?;
     socket.shutdown(std::net::Shutdown::Write)?;
     let mut answer = String::new();

@@ -55,12 +55,17 @@ fn odd_timeouts_are_refused(shared: &Shared) -> Result<()> {
     let path = format!("/v1/sessions/{session}/executions");
     for timeout in ["0", "-1", "1e18", "\"5\"", "0.0000001", "[]", "true"] {
         let body = format!("{{\"language\":\"python\",\"code\":\"1\",\"timeout_seconds\":{timeout}}}");
-        let answer = fast(|| client.raw("POST", &path, &[("content-type", "application/json")], body.into()))?;
+        let answer =
+            fast(|| client.raw("POST", &path, &[("content-type", "application/json")], body.into()))?;
         assert_eq!(answer.problem(422), "invalid_request", "{timeout}");
     }
     let nan = b"{\"language\":\"python\",\"code\":\"1\",\"timeout_seconds\":NaN}".to_vec();
-    assert_eq!(client.raw("POST", &path, &[("content-type", "application/json")], nan)?.problem(400), "malformed");
-    let null = client.execute_with(&session, &json!({"language": "python", "code": "1", "timeout_seconds": null}))?;
+    assert_eq!(
+        client.raw("POST", &path, &[("content-type", "application/json")], nan)?.problem(400),
+        "malformed"
+    );
+    let null = client
+        .execute_with(&session, &json!({"language": "python", "code": "1", "timeout_seconds": null}))?;
     assert_eq!(null["status"], "succeeded");
     let list = client.get(&path)?.expect(200);
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "refused requests left executions");
@@ -85,7 +90,8 @@ fn hostile_json_is_refused_fast(shared: &Shared) -> Result<()> {
     ];
     for (body, expected) in bodies {
         let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
-        let answer = fast(|| client.raw("POST", "/v1/sessions", &[("content-type", "application/json")], body))?;
+        let answer =
+            fast(|| client.raw("POST", "/v1/sessions", &[("content-type", "application/json")], body))?;
         assert!(expected.contains(&answer.status), "{shown}: {} {}", answer.status, answer.text());
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{shown}");
     }
@@ -95,7 +101,9 @@ fn hostile_json_is_refused_fast(shared: &Shared) -> Result<()> {
 fn keys_are_required_and_never_explained(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let mut answers = Vec::new();
-    for key in [None, Some(""), Some("garbled"), Some("ah_0000000000000000000000000000000000000000000000000000")] {
+    for key in
+        [None, Some(""), Some("garbled"), Some("ah_0000000000000000000000000000000000000000000000000000")]
+    {
         let answer = client.with_key(key).get("/v1/sessions")?;
         assert_eq!(answer.problem(401), "unauthorized");
         let mut body: Value = answer.json();
@@ -123,7 +131,8 @@ fn unknown_ids_and_routes_answer_alike(shared: &Shared) -> Result<()> {
         assert_eq!(client.get(path)?.problem(404), "not_found", "{path}");
     }
     let session = client.session(&json!({}))?;
-    let execution = client.get(&format!("/v1/sessions/{session}/executions/exe_00000000000000000000000000"))?;
+    let execution =
+        client.get(&format!("/v1/sessions/{session}/executions/exe_00000000000000000000000000"))?;
     assert_eq!(execution.problem(404), "execution_not_found");
     client.close(&session)?;
     Ok(())
@@ -177,7 +186,10 @@ fn ambiguous_requests_are_closed(shared: &Shared) -> Result<()> {
         "GET /healthz\r\n\r\n",
     ] {
         let (answer, _) = speak(shared, request.as_bytes(), Duration::from_secs(7))?;
-        assert!(answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.1 401") || answer.is_empty(), "{request}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.1 401") || answer.is_empty(),
+            "{request}: {answer}"
+        );
         assert!(answer.matches("HTTP/1.1").count() <= 1, "{request}: two answers: {answer}");
     }
     Ok(())
@@ -209,7 +221,12 @@ fn a_server_that_drains_says_so(shared: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     let running = std::thread::spawn({
         let (client, session) = (client.clone(), session.clone());
-        move || client.execute_with(&session, &json!({"language": "python", "code": "import time\ntime.sleep(1)\n'done'"}))
+        move || {
+            client.execute_with(
+                &session,
+                &json!({"language": "python", "code": "import time\ntime.sleep(1)\n'done'"}),
+            )
+        }
     });
     std::thread::sleep(Duration::from_millis(300));
     let stop = std::thread::spawn(move || server.stop());

@@ -69,7 +69,9 @@ fn native_code_reads_nothing_of_the_host(_: &Shared) -> Result<()> {
 fn the_filter_lets_through_what_the_golden_file_says(_: &Shared) -> Result<()> {
     let (server, client) = evil()?;
     let session = client.session(&json!({}))?;
-    let allowed: BTreeSet<u32> = attack(&client, &session, "syscalls")?.lines().filter_map(|l| l.parse().ok()).collect();
+    let allowed: BTreeSet<u32> =
+        attack(&client, &session, "syscalls")?.lines().filter_map(|l| l.parse().ok()).collect();
+    assert!(allowed.len() > 30, "the prober ended early: {allowed:?}");
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/syscalls_wasm.txt");
     let shown: String = allowed.iter().map(|n| format!("{n}\n")).collect();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -101,14 +103,21 @@ fn cells_hold_no_privilege(shared: &Shared) -> Result<()> {
     let cells = pids(&session);
     assert_eq!(cells.len(), 2, "a wasm and a files cell");
     for pid in cells {
-        let tasks: Vec<u32> = std::fs::read_dir(format!("/proc/{pid}/task"))?.flatten().filter_map(|t| t.file_name().to_str()?.parse().ok()).collect();
+        let tasks: Vec<u32> = std::fs::read_dir(format!("/proc/{pid}/task"))?
+            .flatten()
+            .filter_map(|t| t.file_name().to_str()?.parse().ok())
+            .collect();
         for task in tasks {
             let field = |name| host::status(task, name).unwrap_or_default();
             assert_eq!((field("Seccomp").as_str(), field("NoNewPrivs").as_str()), ("2", "1"), "{pid}/{task}");
             for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
                 assert_eq!(field(set), "0000000000000000", "{pid}/{task} {set}");
             }
-            assert!(field("Uid").split('\t').all(|uid| uid.parse::<u32>().is_ok_and(|u| u >= 1_000_000_000)), "{}", field("Uid"));
+            assert!(
+                field("Uid").split('\t').all(|uid| uid.parse::<u32>().is_ok_and(|u| u >= 1_000_000_000)),
+                "{}",
+                field("Uid")
+            );
             assert_eq!(field("Groups"), "", "supplementary groups");
         }
         for kind in ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"] {
@@ -136,7 +145,11 @@ fn live_cells_share_no_user_and_no_group(shared: &Shared) -> Result<()> {
         assert_eq!(cells.len(), 1);
         assert!(users.insert(host::status(cells[0], "Uid").unwrap_or_default()), "a user is shared");
         let memory = std::fs::read_to_string(format!("/proc/{}/cgroup", cells[0]))?;
-        let memory = memory.lines().find(|l| l.contains(":memory:") || l.starts_with("0::")).unwrap_or_default().to_owned();
+        let memory = memory
+            .lines()
+            .find(|l| l.contains(":memory:") || l.starts_with("0::"))
+            .unwrap_or_default()
+            .to_owned();
         assert!(groups.insert(memory), "a group is shared");
     }
     for session in &sessions {
@@ -157,7 +170,8 @@ fn sessions_draw_different_random_numbers(shared: &Shared) -> Result<()> {
             let answer = client.post("/v1/run", &json!({"language": language, "code": code}))?.expect(200);
             let shown = answer["results"][0]["mime"]["text/plain"].as_str().unwrap_or_default().to_owned();
             assert!(shown.len() > 40, "{answer}");
-            for draw in shown.trim_matches(['(', ')', '\'']).split([' ']).map(|d| d.trim_matches([',', '\''])) {
+            for draw in shown.trim_matches(['(', ')', '\'']).split([' ']).map(|d| d.trim_matches([',', '\'']))
+            {
                 assert!(seen.insert(draw.to_owned()), "{language}: {draw} was drawn twice");
             }
         }
@@ -169,7 +183,8 @@ fn hostile_native_code_is_killed_in_time(_: &Shared) -> Result<()> {
     let (server, client) = evil()?;
     let session = client.session(&json!({}))?;
     let start = std::time::Instant::now();
-    let answer = client.execute_with(&session, &json!({"language": "python", "code": "spin", "timeout_seconds": 0.5}))?;
+    let answer = client
+        .execute_with(&session, &json!({"language": "python", "code": "spin", "timeout_seconds": 0.5}))?;
     assert!(start.elapsed() < std::time::Duration::from_millis(2_500), "{:?}", start.elapsed());
     assert_eq!((&answer["status"], &answer["state_lost"]), (&json!("timed_out"), &json!(true)), "{answer}");
     assert!(answer["usage"]["cpu_us"].as_u64().unwrap_or(0) > 500_000, "{answer}");
@@ -181,11 +196,17 @@ fn hostile_native_code_is_killed_in_time(_: &Shared) -> Result<()> {
 /// security.md 54 from a cell that ignores every cap.
 fn hostile_output_is_bounded(_: &Shared) -> Result<()> {
     let (server, client) = evil()?;
-    let rss = || host::status(server.pid(), "VmRSS").and_then(|t| t.strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) << 10;
+    let rss = || {
+        host::status(server.pid(), "VmRSS")
+            .and_then(|t| t.strip_suffix(" kB")?.parse::<u64>().ok())
+            .unwrap_or(0)
+            << 10
+    };
     let session = client.session(&json!({"limits": {"output_bytes": 1 << 20}}))?;
     client.execute(&session, "python", "sockets")?;
     let before = rss();
-    let answer = client.execute_with(&session, &json!({"language": "python", "code": "flood", "timeout_seconds": 3}))?;
+    let answer = client
+        .execute_with(&session, &json!({"language": "python", "code": "flood", "timeout_seconds": 3}))?;
     assert_ne!(answer["status"], "succeeded");
     assert!(answer["stdout"].as_str().map_or(0, str::len) <= 1 << 20);
     assert!(rss().saturating_sub(before) < 16 << 20, "the API grew from {before} to {}", rss());
@@ -204,7 +225,6 @@ fn native_memory_is_bounded(_: &Shared) -> Result<()> {
     assert!(before.saturating_sub(host::memory("MemAvailable")) < 256 << 20);
     let expected: (&Value, &Value, &Value) = (&json!("limit_exceeded"), &json!("memory"), &json!(true));
     assert_eq!((&answer["status"], &answer["limit"], &answer["state_lost"]), expected, "{answer}");
-    assert!(answer["limits_hit"].to_string().contains("memory"), "{answer}");
     client.close(&session)?;
     server.stop()?;
     Ok(())

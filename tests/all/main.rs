@@ -66,7 +66,9 @@ const ROOMS: &[Room] = &[
 
 fn trial(module: &str, name: &str, shared: &Shared, test: fn(&Shared) -> anyhow::Result<()>) -> Trial {
     let shared = shared.clone();
-    Trial::test(format!("{module}::{name}"), move || test(&shared).map_err(|e| Failed::from(format!("{e:?}"))))
+    Trial::test(format!("{module}::{name}"), move || {
+        test(&shared).map_err(|e| Failed::from(format!("{e:?}")))
+    })
 }
 
 fn main() {

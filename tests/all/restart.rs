@@ -70,7 +70,11 @@ fn a_running_execution_survives_the_api(_: &Shared) -> Result<()> {
     server.launch()?;
     let client = server.client()?;
     let answer = client.post_once(&path, "through-the-crash", &body)?.expect(200);
-    assert_eq!((&answer["status"], &answer["stdout"]), (&json!("succeeded"), &json!("early\nlate\n")), "{answer}");
+    assert_eq!(
+        (&answer["status"], &answer["stdout"]),
+        (&json!("succeeded"), &json!("early\nlate\n")),
+        "{answer}"
+    );
     assert_eq!(answer["results"][0]["mime"]["text/plain"], "'value'");
     let again = client.post_once(&path, "through-the-crash", &body)?.expect(200);
     assert_eq!(answer, again);
@@ -86,12 +90,14 @@ fn a_hundred_kills_lose_and_double_nothing(_: &Shared) -> Result<()> {
     const KILLS: u32 = 100;
     let server = Arc::new(Mutex::new(Server::start(Options::default())?));
     let client = server.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.client()?;
-    let sessions = (0..4).map(|_| client.session(&json!({"ttl_seconds": 3600}))).collect::<Result<Vec<_>>>()?;
+    let sessions =
+        (0..4).map(|_| client.session(&json!({"ttl_seconds": 3600}))).collect::<Result<Vec<_>>>()?;
     let (next, killed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = sessions
         .iter()
         .map(|session| {
-            let (client, session, next, killed) = (client.clone(), session.clone(), next.clone(), killed.clone());
+            let (client, session, next, killed) =
+                (client.clone(), session.clone(), next.clone(), killed.clone());
             std::thread::spawn(move || work(&client, &session, &next, &killed, EXECUTIONS))
         })
         .collect();
@@ -116,7 +122,13 @@ fn a_hundred_kills_lose_and_double_nothing(_: &Shared) -> Result<()> {
     Ok(())
 }
 
-fn work(client: &Client, session: &str, next: &AtomicU64, killed: &AtomicBool, total: u64) -> Result<HashMap<String, Value>> {
+fn work(
+    client: &Client,
+    session: &str,
+    next: &AtomicU64,
+    killed: &AtomicBool,
+    total: u64,
+) -> Result<HashMap<String, Value>> {
     let path = format!("/v1/sessions/{session}/executions");
     let mut answers = HashMap::new();
     loop {
@@ -126,10 +138,14 @@ fn work(client: &Client, session: &str, next: &AtomicU64, killed: &AtomicBool, t
         }
         let key = format!("{session}-{n}");
         let body = json!({"language": "javascript", "code": format!("globalThis.n = {n}; n * 2")});
-        let answer = until(Duration::from_secs(60), || client.post_once(&path, &key, &body).ok().filter(|a| a.status == 200));
+        let answer = until(Duration::from_secs(60), || {
+            client.post_once(&path, &key, &body).ok().filter(|a| a.status == 200)
+        });
         let answer = answer.ok_or_else(|| anyhow::anyhow!("no answer for {key}"))?.json();
         match answer["status"].as_str() {
-            Some("succeeded") => assert_eq!(answer["results"][0]["mime"]["text/plain"], (n * 2).to_string(), "{answer}"),
+            Some("succeeded") => {
+                assert_eq!(answer["results"][0]["mime"]["text/plain"], (n * 2).to_string(), "{answer}")
+            }
             Some("lost") => {}
             _ => anyhow::bail!("{answer}"),
         }
@@ -143,7 +159,11 @@ fn check_records(client: &Client, sessions: &[String], answers: &HashMap<String,
         let mut cursor = String::new();
         loop {
             let usage = client.get(&format!("/v1/sessions/{session}/usage?limit=1000{cursor}"))?.expect(200);
-            let records = usage["records"].as_array().or_else(|| usage["items"].as_array()).cloned().unwrap_or_default();
+            let records = usage["records"]
+                .as_array()
+                .or_else(|| usage["items"].as_array())
+                .cloned()
+                .unwrap_or_default();
             for record in records.iter().filter(|r| r["kind"] == "execution") {
                 let id = record["execution_id"].as_str().unwrap_or_default().to_owned();
                 assert!(seen.insert(id.clone()), "{id} has two records");
@@ -187,14 +207,21 @@ fn a_killed_warden_takes_its_cells_and_comes_back(_: &Shared) -> Result<()> {
         kill(warden);
         let answer = running.join().map_err(|_| anyhow::anyhow!("panicked"))??;
         assert_eq!((&answer["status"], &answer["cost_picos"]), (&json!("lost"), &json!("0")), "{answer}");
-        let gone = until(Duration::from_secs(5), || host::cgroups(session.trim_start_matches("ses_")).is_empty().then_some(()));
+        let gone = until(Duration::from_secs(5), || {
+            host::cgroups(session.trim_start_matches("ses_")).is_empty().then_some(())
+        });
         assert!(gone.is_some(), "the cell's groups outlived the warden");
         let closed = until(Duration::from_secs(5), || {
             let got = client.get(&format!("/v1/sessions/{session}")).ok()?.json();
             (got["status"] == "closed").then_some(got)
         });
         assert_eq!(closed.unwrap_or_default()["close_reason"], "lost");
-        let next = until(Duration::from_secs(5), || client.post("/v1/run", &json!({"language": "python", "code": "1"})).ok().filter(|a| a.status == 200));
+        let next = until(Duration::from_secs(5), || {
+            client
+                .post("/v1/run", &json!({"language": "python", "code": "1"}))
+                .ok()
+                .filter(|a| a.status == 200)
+        });
         assert!(next.is_some(), "no new work after the warden's death:\n{}", server.log());
     }
     let same = until(Duration::from_secs(5), || {
@@ -212,13 +239,21 @@ fn a_killed_zygote_takes_no_cell(_: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     client.execute(&session, "python", "x = 5")?;
     for _ in 0..10 {
-        for zygote in host::processes("anchorhold-cell").into_iter().filter(|p| host::status(p.pid, "Uid").is_some_and(|u| u.starts_with("59001"))) {
+        for zygote in host::processes("anchorhold-cell")
+            .into_iter()
+            .filter(|p| host::status(p.pid, "Uid").is_some_and(|u| u.starts_with("59001")))
+        {
             // Zygotes and the cells that nobody took have that user; cells are pid 1 of a namespace of their own.
             if host::status(zygote.pid, "NSpid").is_some_and(|ids| !ids.contains('\t')) {
                 kill(zygote.pid);
             }
         }
-        let run = until(Duration::from_secs(5), || client.post("/v1/run", &json!({"language": "python", "code": "2"})).ok().filter(|a| a.status == 200));
+        let run = until(Duration::from_secs(5), || {
+            client
+                .post("/v1/run", &json!({"language": "python", "code": "2"}))
+                .ok()
+                .filter(|a| a.status == 200)
+        });
         assert!(run.is_some(), "{}", server.log());
         assert_eq!(client.execute(&session, "python", "x")?["results"][0]["mime"]["text/plain"], "5");
     }

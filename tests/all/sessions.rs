@@ -22,13 +22,23 @@ fn a_session_is_echoed_whole(shared: &Shared) -> Result<()> {
     let request = json!({"name": "n", "ttl_seconds": 60, "limits": {"memory_bytes": 268_435_456, "execution_seconds": 5}, "metadata": {"k": "v"}});
     let answer = client.post("/v1/sessions", &request)?;
     let made = answer.expect(201);
-    assert_eq!((&made["name"], &made["status"], &made["runtime"]), (&json!("n"), &json!("active"), &json!("wasm")));
-    assert_eq!((&made["limits"]["memory_bytes"], &made["limits"]["execution_seconds"]), (&json!(268_435_456), &json!(5.0)), "{made}");
+    assert_eq!(
+        (&made["name"], &made["status"], &made["runtime"]),
+        (&json!("n"), &json!("active"), &json!("wasm"))
+    );
+    assert_eq!(
+        (&made["limits"]["memory_bytes"], &made["limits"]["execution_seconds"]),
+        (&json!(268_435_456), &json!(5.0)),
+        "{made}"
+    );
     assert_eq!((&made["network"], &made["metadata"]), (&json!({"mode": "none"}), &json!({"k": "v"})));
     let id = made["id"].as_str().unwrap_or_default();
     assert!(id.starts_with("ses_") && id.len() == 30, "{id}");
     let got = client.get(&format!("/v1/sessions/{id}"))?.expect(200);
-    assert_eq!((&got["id"], &got["created_at"], &got["expires_at"]), (&made["id"], &made["created_at"], &made["expires_at"]));
+    assert_eq!(
+        (&got["id"], &got["created_at"], &got["expires_at"]),
+        (&made["id"], &made["created_at"], &made["expires_at"])
+    );
     client.close(id)?;
     Ok(())
 }
@@ -37,7 +47,8 @@ fn sessions_are_listed(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = client.session(&json!({}))?;
     let listed = client.get("/v1/sessions?status=active&limit=1000")?.expect(200);
-    let has = |list: &serde_json::Value| list["items"].as_array().into_iter().flatten().any(|s| s["id"] == session);
+    let has =
+        |list: &serde_json::Value| list["items"].as_array().into_iter().flatten().any(|s| s["id"] == session);
     assert!(has(&listed), "{listed}");
     client.close(&session)?;
     assert!(!has(&client.get("/v1/sessions?status=active&limit=1000")?.expect(200)));
@@ -77,7 +88,9 @@ fn a_longer_life_can_be_asked_for(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = client.session(&json!({"ttl_seconds": 1}))?;
     client.execute(&session, "python", "x = 1")?;
-    client.patch(&format!("/v1/sessions/{session}"), &json!({"ttl_seconds": 60, "metadata": {"a": "b"}}))?.expect(200);
+    client
+        .patch(&format!("/v1/sessions/{session}"), &json!({"ttl_seconds": 60, "metadata": {"a": "b"}}))?
+        .expect(200);
     std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(client.execute(&session, "python", "x")?["status"], "succeeded");
     client.close(&session)?;
@@ -100,7 +113,16 @@ fn walls_are_reported(shared: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     client.execute(&session, "python", "1")?;
     let isolation = client.get(&format!("/v1/sessions/{session}"))?.expect(200)["isolation"].clone();
-    for wall in ["seccomp", "capabilities", "no_new_privileges", "user_namespace", "pid_namespace", "network_namespace", "landlock", "cgroup"] {
+    for wall in [
+        "seccomp",
+        "capabilities",
+        "no_new_privileges",
+        "user_namespace",
+        "pid_namespace",
+        "network_namespace",
+        "landlock",
+        "cgroup",
+    ] {
         assert_eq!(isolation[wall], "standing", "{isolation}");
     }
     client.close(&session)?;
@@ -125,7 +147,10 @@ fn stopping_races_give_only_documented_answers(shared: &Shared) -> Result<()> {
         };
         let path = format!("/v1/sessions/{session}");
         let racers = [
-            work(path.clone(), |c, p| Ok(c.post(&format!("{p}/executions"), &json!({"language": "javascript", "code": "1 + 1"}))?.status)),
+            work(path.clone(), |c, p| {
+                Ok(c.post(&format!("{p}/executions"), &json!({"language": "javascript", "code": "1 + 1"}))?
+                    .status)
+            }),
             work(path.clone(), |c, p| Ok(c.put(&format!("{p}/files/f"), "x")?.status)),
             work(path.clone(), |c, p| Ok(c.delete(p)?.status)),
             work(path.clone(), |c, p| Ok(c.delete(p)?.status)),

@@ -16,16 +16,25 @@ pub struct Process {
 }
 
 /// Every process whose program has this name (or begins with its first 15 characters, which are all that the kernel
-/// keeps), zombies included.
+/// keeps), zombies included, but for those that only the host's init has not reaped yet.
 pub fn processes(name: &str) -> Vec<Process> {
     let short = &name[..name.len().min(15)];
-    let numbers = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let numbers = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok());
     let all = numbers.filter_map(|pid: u32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned();
-        let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        let arguments =
+            fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
         Some(Process { pid, name, arguments })
     });
-    all.filter(|p| p.name == short).collect()
+    let is_inits = |pid| {
+        status(pid, "State").is_none_or(|s| s.starts_with('Z'))
+            && status(pid, "PPid").is_none_or(|p| p == "1")
+    };
+    all.filter(|p| p.name == short && !is_inits(p.pid)).collect()
 }
 
 /// A field of `/proc/<pid>/status`.
@@ -58,7 +67,8 @@ pub fn cgroups(needle: &str) -> Vec<PathBuf> {
 /// Processes in the cells of live sessions: members of groups that are named after cells below `needle`.
 pub fn cell_processes(needle: &str) -> Vec<u32> {
     let cells = cgroups(needle).into_iter().filter(|p| {
-        p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("c-")) && p.components().count() > 6
+        p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("c-"))
+            && p.components().count() > 6
     });
     let text: String = cells.filter_map(|p| fs::read_to_string(p.join("cgroup.procs")).ok()).collect();
     let pids: BTreeSet<u32> = text.lines().filter_map(|l| l.parse().ok()).collect();
@@ -84,7 +94,11 @@ impl Footprint {
     /// Takes it.
     pub fn take() -> Self {
         let ours = ["anchorhold", "anchorhold-warden", "anchorhold-cell", "anchorhold-evil"];
-        let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+        let pids = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.parse().ok());
         let kinds = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
         let namespaces: BTreeSet<String> =
             pids.flat_map(|pid: u32| kinds.map(|kind| namespace(pid, kind))).flatten().collect();
@@ -94,7 +108,9 @@ impl Footprint {
             cgroups: cgroups("anchorhold").len(),
             mounts: fs::read_to_string("/proc/self/mounts").unwrap_or_default().lines().count(),
             namespaces: namespaces.len(),
-            temporary: temporary.filter(|e| e.file_name().to_string_lossy().starts_with("anchorhold-")).count(),
+            temporary: temporary
+                .filter(|e| e.file_name().to_string_lossy().starts_with("anchorhold-"))
+                .count(),
         }
     }
 }
@@ -102,7 +118,9 @@ impl Footprint {
 /// A figure of `/proc/meminfo`, in bytes.
 pub fn memory(field: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok());
+    let kib = text
+        .lines()
+        .find_map(|l| l.strip_prefix(field)?.strip_prefix(':')?.trim().strip_suffix(" kB")?.parse().ok());
     kib.unwrap_or(0u64) * 1024
 }
 

@@ -49,7 +49,12 @@ impl Options {
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     // Tests are one folder below the programs.
-    own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists()).unwrap_or_else(|| name.into())
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| name.into())
 }
 
 /// The image store of this machine.
@@ -58,7 +63,9 @@ pub fn image_dir() -> PathBuf {
         return path.into();
     }
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache")).join("anchorhold/images")
+    cache
+        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"))
+        .join("anchorhold/images")
 }
 
 /// A running server.
@@ -77,14 +84,16 @@ impl Server {
         let directory = tempfile::Builder::new().prefix("anchorhold-test-").tempdir()?;
         // The service's user must be able to reach what is its own in there.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
-        let mut server = Self { directory, options, child: None, base: String::new(), log: std::sync::Arc::default() };
+        let mut server =
+            Self { directory, options, child: None, base: String::new(), log: std::sync::Arc::default() };
         server.launch()?;
         Ok(server)
     }
 
     /// Starts the API again in the same directory, after it was killed.
     pub fn launch(&mut self) -> Result<()> {
-        let listen = if self.base.is_empty() { "127.0.0.1:0".to_owned() } else { self.base.replace("http://", "") };
+        let listen =
+            if self.base.is_empty() { "127.0.0.1:0".to_owned() } else { self.base.replace("http://", "") };
         let mut command = Command::new(program("anchorhold"));
         command.arg("serve").args(["--listen", &listen]);
         command.arg("--data-dir").arg(self.data_dir()).arg("--image-dir").arg(image_dir());
@@ -93,8 +102,10 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
         let (sender, receiver) = std::sync::mpsc::channel();
-        let streams: [Box<dyn std::io::Read + Send>; 2] =
-            [Box::new(child.stdout.take().context("stdout")?), Box::new(child.stderr.take().context("stderr")?)];
+        let streams: [Box<dyn std::io::Read + Send>; 2] = [
+            Box::new(child.stdout.take().context("stdout")?),
+            Box::new(child.stderr.take().context("stderr")?),
+        ];
         for stream in streams {
             let (sender, log) = (sender.clone(), self.log.clone());
             std::thread::spawn(move || {
@@ -148,7 +159,11 @@ impl Server {
     /// The process ids of the warden: its keeper and itself.
     pub fn warden_pids(&self) -> Vec<u32> {
         let needle = self.directory.path().display().to_string();
-        crate::host::processes("anchorhold-warden").into_iter().filter(|p| p.arguments.contains(&needle)).map(|p| p.pid).collect()
+        crate::host::processes("anchorhold-warden")
+            .into_iter()
+            .filter(|p| p.arguments.contains(&needle))
+            .map(|p| p.pid)
+            .collect()
     }
 
     /// Kills the API like a crash would.

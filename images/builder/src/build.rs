@@ -18,14 +18,14 @@ use crate::{
     store::{self, Manifest, Store},
 };
 
-/// wasmtime's version as resolved, for the manifest.
-const WASMTIME: &str = "48";
+const LOCK_FILE: &str = include_str!("../Cargo.lock");
 
-pub fn build(recipe: &Recipe, store: &Store) -> Result<()> {
+pub fn build(recipe: &Recipe, store: &Store, bless: bool) -> Result<()> {
     if store.holds(&recipe.name, &recipe.key)? {
         eprintln!("{}: up to date", recipe.name);
         return Ok(());
     }
+    let _lock = store.lock()?;
     let wasm = step(recipe, "compile the guest", || compile_guest(recipe))?;
     let snapshot = step(recipe, "take the snapshot", || snapshot(recipe, &wasm))?;
     let native = step(recipe, "compile to native code", || {
@@ -33,7 +33,7 @@ pub fn build(recipe: &Recipe, store: &Store) -> Result<()> {
     })?;
     let (digest, path) = store.add_blob(&native)?;
     let image = store::load_blob(&path)?;
-    step(recipe, "run the smoke programs", || smoke::run(recipe, &image, false))?;
+    step(recipe, "run the smoke programs", || smoke::run(recipe, &image, bless))?;
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     eprintln!(
         "{}: wasm {:.1} MiB, snapshot {:.1} MiB, native {:.1} MiB",
@@ -50,8 +50,14 @@ pub fn build(recipe: &Recipe, store: &Store) -> Result<()> {
         size_bytes: native.len() as u64,
         language: recipe.language,
         version: recipe.version.clone(),
-        built_with: format!("wasmtime {WASMTIME}, anchorhold-image {}", env!("CARGO_PKG_VERSION")),
+        built_with: format!("wasmtime {}, anchorhold-image {}", wasmtime_version(), env!("CARGO_PKG_VERSION")),
     })
+}
+
+fn wasmtime_version() -> &'static str {
+    let lines = LOCK_FILE.lines().skip_while(|line| *line != r#"name = "wasmtime""#);
+    let version = lines.skip(1).find_map(|line| line.strip_prefix("version = "));
+    version.map_or("of unknown version", |version| version.trim_matches('"'))
 }
 
 fn step<T>(recipe: &Recipe, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {

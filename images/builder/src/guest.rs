@@ -85,7 +85,44 @@ pub struct Finished {
     pub stdout: String,
     pub stderr: String,
     pub emitted: Vec<(i32, String)>,
+    pub cost: Cost,
+}
+
+/// What a step cost. Page faults tell how much of the snapshot and of the code it touched first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cost {
     pub time: Duration,
+    pub faults: u64,
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ({} page faults)", self.time, self.faults)
+    }
+}
+
+struct Meter {
+    faults: u64,
+    begun: Instant,
+}
+
+impl Meter {
+    fn start() -> Self {
+        Self { faults: minor_faults(), begun: Instant::now() }
+    }
+
+    fn stop(self) -> Cost {
+        let time = self.begun.elapsed();
+        Cost { time, faults: minor_faults().saturating_sub(self.faults) }
+    }
+}
+
+/// Of this thread, so far; 0 where the kernel does not say.
+fn minor_faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    // The name of the program, in parentheses, may hold spaces. Minor faults are the 10th field.
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    after_name.split(' ').nth(7).and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
 pub struct Guest {
@@ -97,8 +134,8 @@ pub struct Guest {
     stdin: Input,
     stdout: Output,
     stderr: Output,
-    pub instantiate_time: Duration,
-    pub start_time: Duration,
+    pub instantiate: Cost,
+    pub start_cost: Cost,
     // Removed after the store is gone.
     _directories: Vec<TempDir>,
 }
@@ -118,9 +155,9 @@ impl Guest {
         store.set_epoch_deadline(NEVER);
         store.epoch_deadline_callback(on_deadline);
 
-        let begun = Instant::now();
+        let meter = Meter::start();
         let instance = ready.instantiate(&mut store)?;
-        let instantiate_time = begun.elapsed();
+        let instantiate = meter.stop();
         let interrupt = Interrupt {
             function: instance.get_typed_func(&mut store, "interrupt")?,
             stack_pointer: instance.get_global(&mut store, "__stack_pointer").context("no __stack_pointer")?,
@@ -135,8 +172,8 @@ impl Guest {
             stdin,
             stdout,
             stderr,
-            instantiate_time,
-            start_time: Duration::ZERO,
+            instantiate,
+            start_cost: Cost::default(),
             _directories: vec![empty, temporary],
         })
     }
@@ -145,10 +182,10 @@ impl Guest {
         let mut seed = [0; 32];
         std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
         let request = serde_json::json!({ "seed": hex(&seed), "env": environment }).to_string();
-        let begun = Instant::now();
+        let meter = Meter::start();
         let argument = self.pass(&request)?;
         self.start.call(&mut self.store, argument).map_err(anyhow::Error::from).context("start trapped")?;
-        self.start_time = begun.elapsed();
+        self.start_cost = meter.stop();
         Ok(())
     }
 
@@ -158,17 +195,17 @@ impl Guest {
         self.store.set_epoch_deadline(1);
         self.store.data_mut().interrupted = false;
         let timer = cell.timeout.map(|after| Timer::start(self.store.engine().clone(), after));
-        let begun = Instant::now();
+        let meter = Meter::start();
         let argument = self.pass(&request)?;
         let status = self.execute.call(&mut self.store, argument);
-        let time = begun.elapsed();
+        let cost = meter.stop();
         drop(timer);
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
         let status = status
             .map_err(anyhow::Error::from)
             .with_context(|| format!("execute trapped; stdout: {stdout:?}, stderr: {stderr:?}"))?;
         let emitted = std::mem::take(&mut self.store.data_mut().emitted);
-        Ok(Finished { status, stdout, stderr, emitted, time })
+        Ok(Finished { status, stdout, stderr, emitted, cost })
     }
 
     fn pass(&mut self, text: &str) -> Result<(i32, i32)> {

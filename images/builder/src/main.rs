@@ -40,6 +40,9 @@ enum Command {
     Build {
         /// The folder with image.toml
         folder: PathBuf,
+        /// Take what the smoke programs print as the new expectation, instead of comparing
+        #[arg(long)]
+        bless: bool,
     },
     /// List the images in the store
     List,
@@ -96,7 +99,7 @@ fn main() -> Result<()> {
 fn dispatch(arguments: Arguments) -> Result<()> {
     let store = Store::open(arguments.store)?;
     match arguments.command {
-        Command::Build { folder } => build::build(&Recipe::read(&folder)?, &store),
+        Command::Build { folder, bless } => build::build(&Recipe::read(&folder)?, &store, bless),
         Command::List => list(&store),
         Command::Run(run) => run_program(&run, &store),
         Command::Smoke { folder, bless } => {
@@ -126,20 +129,20 @@ fn run_program(run: &Run, store: &Store) -> Result<()> {
     let environment: BTreeMap<_, _> = run.environment.iter().cloned().collect();
     let mut guest = Guest::new(&image, run.workspace.as_deref())?;
     guest.start(&environment)?;
-    eprintln!("load {:?}, instantiate {:?}, start {:?}", image.load_time, guest.instantiate_time, guest.start_time);
+    eprintln!("load {:?}, instantiate {}, start {}", image.load_time, guest.instantiate, guest.start_cost);
     let mut failed = false;
     for cell in &cells {
         let mut cell = cell.clone();
         cell.timeout.get_or_insert(Duration::from_millis(run.timeout_ms));
         let finished = guest.execute(&cell)?;
         print!("{finished}");
-        eprintln!("execute {:?}", finished.time);
+        eprintln!("execute {}", finished.cost);
         failed |= finished.status != 0;
     }
     if run.repeat > 0 && let Some(last) = cells.last() {
         let mut times = Vec::new();
         for _ in 0..run.repeat {
-            times.push(guest.execute(last)?.time);
+            times.push(guest.execute(last)?.cost.time);
         }
         times.sort();
         eprintln!("repeated {} times: median {:?}, least {:?}", run.repeat, times[times.len() / 2], times[0]);

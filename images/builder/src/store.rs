@@ -127,6 +127,13 @@ impl Store {
         load_blob(&path)
     }
 
+    /// Held while building: another build's blob that has no name yet must not be swept away. Waits.
+    pub fn lock(&self) -> Result<fs::File> {
+        let file = fs::File::create(self.directory.join(".lock"))?;
+        file.lock().context("cannot lock the store")?;
+        Ok(file)
+    }
+
     /// Put a blob beside the others, unnamed as yet. Returns its digest and path.
     pub fn add_blob(&self, bytes: &[u8]) -> Result<(String, PathBuf)> {
         let digest = sha256(bytes);

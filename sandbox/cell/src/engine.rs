@@ -11,7 +11,7 @@ use wasmtime::{Config, WasmFeatures};
 /// Interpreters recurse. Their own guard watches the guest's shadow stack (8 MiB); the frames that
 /// compiled code keeps on the host's stack come on top, and must not run out first: a guest that
 /// exhausts its shadow stack raises `RecursionError`, one that exhausts this traps and is lost.
-pub const WASM_STACK_BYTES: usize = 16 << 20;
+pub const WASM_STACK_BYTES: usize = 64 << 20;
 
 /// The stack of a thread that calls into a guest: the guest's part and room for host calls.
 ///

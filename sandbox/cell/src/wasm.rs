@@ -45,7 +45,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
 
 /// What the host keeps for a guest.
 pub struct Host {
-    wasi: WasiP1Ctx,
+    pub(crate) wasi: WasiP1Ctx,
     session: Option<Arc<Session>>,
     interrupter: Option<Interrupter>,
     memory: MemoryLimit,

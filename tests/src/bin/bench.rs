@@ -31,7 +31,9 @@ impl Wire {
     fn send(&mut self, method: &str, path: &str, body: &str) -> Result<(u16, Vec<u8>, Duration)> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.host, self.key, body.len()
+            self.host,
+            self.key,
+            body.len()
         );
         let start = Instant::now();
         self.socket.write_all(request.as_bytes())?;
@@ -43,7 +45,8 @@ impl Wire {
             self.buffer.extend_from_slice(&chunk[..n]);
             if let Some(end) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
-                let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok());
+                let length =
+                    head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok());
                 break (head, end + 4 + length.context("no length")?);
             }
         };
@@ -85,7 +88,12 @@ impl Sample {
 
     fn show(&self, what: &str, goal: &str) {
         let max = self.0.last().map_or(0.0, |d| d.as_secs_f64() * 1e3);
-        println!("{what:<58} {:>8.3} {:>8.3} {:>8.3} {max:>8.3}  {goal}", self.at(50), self.at(90), self.at(99));
+        println!(
+            "{what:<58} {:>8.3} {:>8.3} {:>8.3} {max:>8.3}  {goal}",
+            self.at(50),
+            self.at(90),
+            self.at(99)
+        );
     }
 }
 
@@ -107,7 +115,8 @@ fn main() -> Result<()> {
 
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?").to_owned();
+    let model =
+        cpu.lines().find_map(|l| l.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?").to_owned();
     let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cores} × {model}, {} GiB, Linux {}", host::memory("MemTotal") >> 30, kernel.trim())
@@ -160,11 +169,15 @@ fn budget(server: &Server) -> Result<()> {
         let (_, _, floor) = wire.send("GET", "/healthz", "")?;
         let (session, create) = wire.session()?;
         let path = format!("/v1/sessions/{session}/executions");
-        let (first, first_took) = wire.json("POST", &path, &json!({"language": "python", "code": "print(1+1)"}))?;
-        let (second, second_took) = wire.json("POST", &path, &json!({"language": "python", "code": "print(1+1)"}))?;
+        let (first, first_took) =
+            wire.json("POST", &path, &json!({"language": "python", "code": "print(1+1)"}))?;
+        let (second, second_took) =
+            wire.json("POST", &path, &json!({"language": "python", "code": "print(1+1)"}))?;
         let (_, delete) = wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
         let inside = |answer: &Value| Duration::from_micros(answer["usage"]["wall_us"].as_u64().unwrap_or(0));
-        for (part, took) in parts.iter_mut().zip([floor, create, first_took, inside(&first), inside(&second), delete]) {
+        for (part, took) in
+            parts.iter_mut().zip([floor, create, first_took, inside(&first), inside(&second), delete])
+        {
             part.push(took);
         }
         let _warm = second_took;
@@ -189,7 +202,11 @@ fn stops(server: &Server) -> Result<()> {
     let mut took = Vec::new();
     for _ in 0..100 {
         let (session, _) = wire.session()?;
-        wire.json("POST", &format!("/v1/sessions/{session}/executions"), &json!({"language": "python", "code": "x = bytearray(50_000_000)"}))?;
+        wire.json(
+            "POST",
+            &format!("/v1/sessions/{session}/executions"),
+            &json!({"language": "python", "code": "x = bytearray(50_000_000)"}),
+        )?;
         let pids = host::cell_processes(session.trim_start_matches("ses_"));
         let start = Instant::now();
         wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
@@ -243,10 +260,17 @@ fn memory(server: &Server) -> Result<()> {
         for session in &sessions {
             for pid in host::cell_processes(session.trim_start_matches("ses_")) {
                 let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-                pss += rollup.lines().find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0);
+                pss += rollup
+                    .lines()
+                    .find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+                    .unwrap_or(0);
             }
         }
-        println!("{:<58} {:>8.2} MiB  ≤ 4", format!("idle memory per {language} session (PSS, 10 alive)"), pss as f64 / 1024.0 / 10.0);
+        println!(
+            "{:<58} {:>8.2} MiB  ≤ 4",
+            format!("idle memory per {language} session (PSS, 10 alive)"),
+            pss as f64 / 1024.0 / 10.0
+        );
         for session in &sessions {
             client.close(session)?;
         }
@@ -263,11 +287,18 @@ fn metering(server: &Server) -> Result<()> {
     for _ in 0..20 {
         let code = "s = time.perf_counter()\nwhile time.perf_counter() - s < 0.1: pass\nint((time.perf_counter() - s) * 1e6)";
         let answer = client.execute(&session, "python", code)?;
-        let own: i64 = answer["results"][0]["mime"]["text/plain"].as_str().and_then(|t| t.parse().ok()).context("value")?;
+        let own: i64 = answer["results"][0]["mime"]["text/plain"]
+            .as_str()
+            .and_then(|t| t.parse().ok())
+            .context("value")?;
         let billed = answer["usage"]["wall_us"].as_i64().context("wall")?;
         worst = worst.max((billed - own).abs());
     }
-    println!("{:<58} {:>8.2} ms  ≤ 20", "billed wall time against the program's clock, worst of 20", worst as f64 / 1e3);
+    println!(
+        "{:<58} {:>8.2} ms  ≤ 20",
+        "billed wall time against the program's clock, worst of 20",
+        worst as f64 / 1e3
+    );
     client.close(&session)?;
     Ok(())
 }

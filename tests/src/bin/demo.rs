@@ -5,7 +5,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-const SALES: &str = "region,month,amount\nnorth,1,120\nnorth,2,150\nsouth,1,80\nsouth,2,95\nwest,1,200\nwest,2,170\n";
+const SALES: &str =
+    "region,month,amount\nnorth,1,120\nnorth,2,150\nsouth,1,80\nsouth,2,95\nwest,1,200\nwest,2,170\n";
 
 const ANALYSIS: &str = "import csv, statistics, collections
 rows = list(csv.DictReader(open('sales.csv')))
@@ -36,7 +37,10 @@ fn main() -> Result<()> {
     bill(&client, &session)?;
     step("stopping");
     server.stop()?;
-    println!("   nothing is left: no process, no control group, no file\n\nThe whole demo took {:.1} s.", start.elapsed().as_secs_f64());
+    println!(
+        "   nothing is left: no process, no control group, no file\n\nThe whole demo took {:.1} s.",
+        start.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -82,7 +86,13 @@ fn agent_job(client: &Client, session: &str) -> Result<()> {
     println!("   uploaded sales.csv ({} bytes) into the session's workspace", SALES.len());
     execute(client, session, "python", ANALYSIS, 10.0)?;
     println!();
-    execute(client, session, "python", "f'{best} is best with {totals[best]}'   # the variables are still there", 10.0)?;
+    execute(
+        client,
+        session,
+        "python",
+        "f'{best} is best with {totals[best]}'   # the variables are still there",
+        10.0,
+    )?;
     println!();
     execute(client, session, "javascript", REPORT, 10.0)?;
     let report = client.get(&format!("/v1/sessions/{session}/files/report.md"))?;

@@ -117,6 +117,7 @@ fn load_module(engine: &Engine, image: File) -> Result<Module> {
 /// Runs the first steps of a session in an interpreter that is thrown away, and says which pages that took.
 fn rehearse(engine: &Engine, pre: &InstancePre<Host>, module: &Module, pagemap: Option<File>) -> Result<Hot> {
     let mut guest = Guest::new(engine, pre)?;
+    guest.host().wasi = wasi::rehearsal()?;
     guest.start(&Start { seed: "0".repeat(64), env: BTreeMap::new() })?;
     for code in REHEARSALS {
         guest.execute(&Program { code, env: BTreeMap::new(), cwd: None })?;

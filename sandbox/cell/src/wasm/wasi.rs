@@ -72,6 +72,17 @@ pub fn nothing() -> WasiP1Ctx {
     builder().build_p1()
 }
 
+/// A context for a rehearsal: the directories that the snapshot knows are there (the zygote's root, which is empty),
+/// and what the guest has to say of its troubles goes to the operator.
+pub fn rehearsal() -> Result<WasiP1Ctx> {
+    let mut builder = builder();
+    builder
+        .inherit_stderr()
+        .preopened_dir("/", "/workspace", FsPerms::ReadOnly)?
+        .preopened_dir("/", "/tmp", FsPerms::ReadOnly)?;
+    Ok(builder.build_p1())
+}
+
 fn builder() -> WasiCtxBuilder {
     let mut builder = WasiCtxBuilder::new();
     // One thread runs the guest and has nothing else to do: it may wait for a file.

@@ -1,0 +1,3 @@
+#%% { sessions_differ = true }
+import os, random, secrets, tempfile, uuid
+random.SystemRandom().random()
