@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A process of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,12 +64,15 @@ pub fn cgroups(needle: &str) -> Vec<PathBuf> {
     all
 }
 
-/// Processes in the cells of live sessions: members of groups that are named after cells below `needle`.
+/// Processes in the cells of live sessions: members of groups that are named after cells and are below a session's
+/// (cells that nobody took have groups too, but directly below ours).
 pub fn cell_processes(needle: &str) -> Vec<u32> {
-    let cells = cgroups(needle).into_iter().filter(|p| {
-        p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("c-"))
-            && p.components().count() > 6
-    });
+    let name = |path: &Path| path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+    let of_a_session = |path: &PathBuf| {
+        name(path).starts_with("c-")
+            && path.parent().is_some_and(|above| !name(above).starts_with("anchorhold-"))
+    };
+    let cells = cgroups(needle).into_iter().filter(of_a_session);
     let text: String = cells.filter_map(|p| fs::read_to_string(p.join("cgroup.procs")).ok()).collect();
     let pids: BTreeSet<u32> = text.lines().filter_map(|l| l.parse().ok()).collect();
     pids.into_iter().collect()

@@ -140,6 +140,12 @@ impl Server {
         self.directory.path().join("data")
     }
 
+    /// The name of its control group in every hierarchy.
+    pub fn cgroup(&self) -> String {
+        let data_dir = self.data_dir().join("warden");
+        format!("anchorhold-{}", anchorhold_jail::warden::instance_name(&data_dir))
+    }
+
     /// Its address: `http://127.0.0.1:40000`.
     pub fn base(&self) -> &str {
         &self.base

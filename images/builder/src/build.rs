@@ -50,7 +50,11 @@ pub fn build(recipe: &Recipe, store: &Store, bless: bool) -> Result<()> {
         size_bytes: native.len() as u64,
         language: recipe.language,
         version: recipe.version.clone(),
-        built_with: format!("wasmtime {}, anchorhold-image {}", wasmtime_version(), env!("CARGO_PKG_VERSION")),
+        built_with: format!(
+            "wasmtime {}, anchorhold-image {}",
+            wasmtime_version(),
+            env!("CARGO_PKG_VERSION")
+        ),
     })
 }
 
@@ -105,9 +109,10 @@ fn snapshot(recipe: &Recipe, wasm: &[u8]) -> Result<Vec<u8>> {
     let mut wizer = wasmtime_wizer::Wizer::new();
     wizer.init_func("wizer-initialize");
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let module = runtime.block_on(wizer.run(&mut wasm_store, wasm, async |store, module| {
-        linker.instantiate_async(store, module).await
-    }))?;
+    let module =
+        runtime.block_on(wizer.run(&mut wasm_store, wasm, async |store, module| {
+            linker.instantiate_async(store, module).await
+        }))?;
     Ok(module)
 }
 

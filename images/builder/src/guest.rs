@@ -65,17 +65,21 @@ pub fn wasi(workspace: &Path, temporary: &Path) -> Result<WasiCtxBuilder> {
 }
 
 pub fn add_emit(linker: &mut Linker<Context>) -> Result<()> {
-    linker.func_wrap("anchorhold", "emit", |mut caller: Caller<'_, Context>, kind: i32, ptr: i32, len: i32| {
-        let memory = caller.get_export("memory").and_then(|e| e.into_memory());
-        let Some(memory) = memory else { wasmtime::bail!("the guest exports no memory") };
-        let (start, len) = (ptr as u32 as usize, len as u32 as usize);
-        let Some(bytes) = memory.data(&caller).get(start..start + len) else {
-            wasmtime::bail!("emit: outside of memory")
-        };
-        let text = String::from_utf8_lossy(bytes).into_owned();
-        caller.data_mut().emitted.push((kind, text));
-        Ok(())
-    })?;
+    linker.func_wrap(
+        "anchorhold",
+        "emit",
+        |mut caller: Caller<'_, Context>, kind: i32, ptr: i32, len: i32| {
+            let memory = caller.get_export("memory").and_then(|e| e.into_memory());
+            let Some(memory) = memory else { wasmtime::bail!("the guest exports no memory") };
+            let (start, len) = (ptr as u32 as usize, len as u32 as usize);
+            let Some(bytes) = memory.data(&caller).get(start..start + len) else {
+                wasmtime::bail!("emit: outside of memory")
+            };
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            caller.data_mut().emitted.push((kind, text));
+            Ok(())
+        },
+    )?;
     Ok(())
 }
 
@@ -160,7 +164,9 @@ impl Guest {
         let instantiate = meter.stop();
         let interrupt = Interrupt {
             function: instance.get_typed_func(&mut store, "interrupt")?,
-            stack_pointer: instance.get_global(&mut store, "__stack_pointer").context("no __stack_pointer")?,
+            stack_pointer: instance
+                .get_global(&mut store, "__stack_pointer")
+                .context("no __stack_pointer")?,
         };
         store.data_mut().interrupt = Some(interrupt);
         Ok(Self {

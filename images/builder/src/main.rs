@@ -16,7 +16,7 @@ mod store;
 #[path = "../../../sandbox/cell/src/engine.rs"]
 mod engine;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
@@ -76,6 +76,10 @@ struct Run {
     /// Interrupt an execution after this long
     #[arg(long, default_value = "60000", value_name = "MILLISECONDS")]
     timeout_ms: u64,
+    /// Run the program in this many sessions, one after the other, and show the last: the code is
+    /// mapped by then, as in a zygote
+    #[arg(long, default_value = "1", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    sessions: u32,
     /// Run the program's last cell this many times more, and print the median time
     #[arg(long, default_value = "0", value_name = "N")]
     repeat: u32,
@@ -86,12 +90,22 @@ fn pair(text: &str) -> Result<(String, String)> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Guests recurse deeper than the main thread's stack allows.
+    match on_large_stack(move || dispatch(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("anchorhold-image: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Guests recurse deeper than the main thread's stack allows.
+fn on_large_stack(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     std::thread::Builder::new()
         .stack_size(engine::HOST_STACK_BYTES)
-        .spawn(move || dispatch(arguments))?
+        .spawn(work)?
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -127,19 +141,20 @@ fn run_program(run: &Run, store: &Store) -> Result<()> {
     let cells = smoke::cells(&text)?;
     let image = store.load(&run.image)?;
     let environment: BTreeMap<_, _> = run.environment.iter().cloned().collect();
-    let mut guest = Guest::new(&image, run.workspace.as_deref())?;
-    guest.start(&environment)?;
+    for _ in 1..run.sessions {
+        session(run, &image, &cells, &environment)?;
+    }
+    let (mut guest, finished) = session(run, &image, &cells, &environment)?;
     eprintln!("load {:?}, instantiate {}, start {}", image.load_time, guest.instantiate, guest.start_cost);
     let mut failed = false;
-    for cell in &cells {
-        let mut cell = cell.clone();
-        cell.timeout.get_or_insert(Duration::from_millis(run.timeout_ms));
-        let finished = guest.execute(&cell)?;
+    for finished in finished {
         print!("{finished}");
         eprintln!("execute {}", finished.cost);
         failed |= finished.status != 0;
     }
-    if run.repeat > 0 && let Some(last) = cells.last() {
+    if run.repeat > 0
+        && let Some(last) = cells.last()
+    {
         let mut times = Vec::new();
         for _ in 0..run.repeat {
             times.push(guest.execute(last)?.cost.time);
@@ -151,4 +166,21 @@ fn run_program(run: &Run, store: &Store) -> Result<()> {
         bail!("the program failed");
     }
     Ok(())
+}
+
+fn session(
+    run: &Run,
+    image: &store::Image,
+    cells: &[smoke::Cell],
+    environment: &BTreeMap<String, String>,
+) -> Result<(Guest, Vec<guest::Finished>)> {
+    let mut guest = Guest::new(image, run.workspace.as_deref())?;
+    guest.start(environment)?;
+    let mut finished = Vec::new();
+    for cell in cells {
+        let mut cell = cell.clone();
+        cell.timeout.get_or_insert(Duration::from_millis(run.timeout_ms));
+        finished.push(guest.execute(&cell)?);
+    }
+    Ok((guest, finished))
 }

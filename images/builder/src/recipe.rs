@@ -48,7 +48,8 @@ impl Recipe {
         let folder = folder.canonicalize()?;
         let key = key(&folder)?;
         let File { name, kind, language, version } = file;
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        {
             bail!("{}: the name must be of a-z, 0-9 and -", path.display());
         }
         Ok(Self { folder, name, kind, language, version, key })
@@ -70,7 +71,8 @@ fn key(folder: &Path) -> Result<String> {
     }
     // wasmtime's version, the engine's settings, the instruction set of this machine.
     let engine = Engine::new(&engine::config())?;
-    let compatibility = BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
+    let compatibility =
+        BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
     hash.update(format!("format {FORMAT} engine {compatibility:016x}"));
     Ok(format!("sha256:{}", hex(&hash.finalize())))
 }

@@ -68,7 +68,9 @@ pub fn cells(text: &str) -> Result<Vec<Cell>> {
         }
     }
     // Comments before the first marker are no execution.
-    if cells.len() > 1 && cells[0].code.lines().all(|l| l.is_empty() || l.starts_with('#') || l.starts_with("//")) {
+    if cells.len() > 1
+        && cells[0].code.lines().all(|l| l.is_empty() || l.starts_with('#') || l.starts_with("//"))
+    {
         cells.remove(0);
     }
     Ok(cells)
@@ -82,7 +84,8 @@ fn read_options(text: &str) -> Result<Options> {
     if text.trim().is_empty() {
         return Ok(Options::default());
     }
-    let line: Line = toml::from_str(&format!("options = {text}")).with_context(|| format!("options of a cell: {text}"))?;
+    let line: Line =
+        toml::from_str(&format!("options = {text}")).with_context(|| format!("options of a cell: {text}"))?;
     Ok(line.options)
 }
 
@@ -121,7 +124,8 @@ fn check(program: &Path, image: &Image, bless: bool) -> Result<()> {
     if bless {
         return Ok(fs::write(&expected_path, transcript)?);
     }
-    let expected = fs::read_to_string(&expected_path).with_context(|| format!("{}", expected_path.display()))?;
+    let expected =
+        fs::read_to_string(&expected_path).with_context(|| format!("{}", expected_path.display()))?;
     if transcript != expected {
         bail!("{}", difference(&expected, &transcript));
     }

@@ -99,7 +99,8 @@ impl Store {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "json") {
-                let name = path.file_stem().and_then(|n| n.to_str()).context("a manifest's name is not text")?;
+                let name =
+                    path.file_stem().and_then(|n| n.to_str()).context("a manifest's name is not text")?;
                 manifests.extend(self.manifest(name)?);
             }
         }

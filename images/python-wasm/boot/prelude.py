@@ -1,20 +1,22 @@
 """What the guest says in Python: rich display, the event loop, errors, what is missing.
 
-Runs once, when the image is built. `session.rs` calls start, enter, leave, run_coroutine, bundle,
-describe and renew_stdin; it has put emit_display, check_size and TZDATA into this module's names.
+Runs once, when the image is built. `session.rs` calls seed_random, update_environment, enter, leave,
+run_coroutine, bundle, describe and renew_stdin; it has put emit_display, check_size and TZDATA into
+this module's names.
 """
 
 # Imported here, so that importing them in a session costs a dictionary look-up.
-import _sitebuiltins, abc, argparse, array, ast, asyncio, base64, binascii, bisect, builtins, calendar, cmath, codecs
-import collections, collections.abc, configparser, contextlib, contextvars, copy, csv, dataclasses
-import datetime, decimal, difflib, email.message, enum, errno, fractions, functools, getpass, glob, gzip
-import hashlib, heapq, hmac, html, html.parser, importlib, importlib.util, inspect, io, ipaddress
-import itertools, json, keyword, linecache, locale, logging, math, mimetypes, numbers, operator, os
-import os.path, pathlib, pickle, platform, pprint, queue, random, re, reprlib, secrets, shlex, shutil
-import signal, socket, stat, statistics, string, struct, subprocess, sys, tempfile, textwrap, threading
-import time, timeit, tokenize, tomllib, traceback, types, typing, unicodedata, unittest, urllib.parse
-import urllib.request, uuid, warnings, weakref, xml.etree.ElementTree, zipfile, zlib
-import zoneinfo, zoneinfo._common, zoneinfo._tzpath
+import _random, _sitebuiltins, abc, argparse, array, ast, asyncio, base64, binascii, bisect
+import builtins, calendar, cmath, codecs, collections, collections.abc, configparser, contextlib
+import contextvars, copy, csv, dataclasses, datetime, decimal, difflib, email.message, enum
+import errno, fractions, functools, getpass, glob, gzip, hashlib, heapq, hmac, html, html.parser
+import importlib, importlib.util, inspect, io, ipaddress, itertools, json, keyword, linecache
+import locale, logging, math, mimetypes, numbers, operator, os, os.path, pathlib, pickle
+import platform, pprint, queue, random, re, reprlib, secrets, shlex, shutil, signal, socket, stat
+import statistics, string, struct, subprocess, sys, tempfile, textwrap, threading, time, timeit
+import tokenize, tomllib, traceback, types, typing, unicodedata, unittest, urllib.parse
+import urllib.request, uuid, warnings, weakref, xml.etree.ElementTree, zipfile, zlib, zoneinfo
+import zoneinfo._common, zoneinfo._tzpath
 
 NATIVE = 'use the "native" runtime instead'
 
@@ -31,16 +33,11 @@ BASE_ENVIRONMENT = {
 }
 
 
-def start(seed, env):
-    """Give the session its own randomness and environment: whatever the snapshot holds of either is
-    the same for every session."""
-    random.seed(int(seed, 16))
-    uuid._node = None
-    uuid._last_timestamp = None
-    # Names of temporary files come from a generator that is made, and seeded, at the first use.
-    tempfile._name_sequence = None
-    logging._startTime = time.time_ns()
-    os.environ.update(env)
+# `start` calls these two from Rust and runs no bytecode: a session pays for every page of the snapshot
+# that it is the first to touch. What else holds randomness (uuid, tempfile, secrets) has no state
+# before its first use, which no warm-up program may be.
+seed_random = functools.partial(_random.Random.seed, random._inst)
+update_environment = os.environ.update
 
 
 def enter(env, cwd):
@@ -163,6 +160,8 @@ def describe(error):
         message = str(error)
     except Exception:
         message = f"<the message of this {type(error).__name__} cannot be shown>"
+    if isinstance(error, SyntaxError) and error.text is None and error.filename:
+        error.text = linecache.getline(error.filename, error.lineno or 0) or None
     report = traceback.TracebackException(type(error), error, skip_to_program(error.__traceback__))
     waiting = vars(error).pop(WAITING, None)
     if waiting:

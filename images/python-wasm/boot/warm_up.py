@@ -29,3 +29,10 @@ import asyncio
 await asyncio.sleep(0)
 #%%
 del x, square, Point, total, text, message, json, math, re, asyncio
+#%%
+# Last: what the snapshot holds is never garbage. A collection in a session must not walk it, because
+# every object that it touches is a page to copy.
+import gc
+gc.collect()
+gc.freeze()
+del gc

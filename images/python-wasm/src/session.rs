@@ -66,7 +66,8 @@ pub struct Session {
 struct Prelude {
     names: PyDictRef,
     renew_stdin: PyObjectRef,
-    start: PyObjectRef,
+    seed_random: PyObjectRef,
+    update_environment: PyObjectRef,
     enter: PyObjectRef,
     leave: PyObjectRef,
     run_coroutine: PyObjectRef,
@@ -113,15 +114,27 @@ impl Session {
         let reseeded = rand::rng().reseed();
         assert!(reseeded.is_ok(), "the host gives no randomness");
         self.interpreter.enter(|vm| {
-            let result = serde_json::from_slice::<Start>(argument)
-                .map_err(|error| vm.new_value_error(format!("start: {error}")))
-                .and_then(|Start { seed, env }| self.prelude.start.call((seed, to_dict(&env, vm)?), vm));
-            if let Err(exception) = result {
+            // A host may warm a pooled cell up with executions before it knows the session: they do
+            // not count, and leave no result behind.
+            self.count.set(0);
+            let _ = vm.builtins.as_object().del_attr("_", vm);
+            if let Err(exception) = self.seed_and_set_environment(argument, vm) {
                 // A session whose generators are not seeded must not live.
                 vm.print_exception(&exception);
                 panic!("the session cannot start");
             }
         });
+    }
+
+    fn seed_and_set_environment(&self, argument: &[u8], vm: &VirtualMachine) -> PyResult<()> {
+        let Start { seed, env } = serde_json::from_slice(argument)
+            .map_err(|error| vm.new_value_error(format!("start: {error}")))?;
+        let seed = vm.ctx.types.int_type.as_object().call((seed, 16), vm)?;
+        self.prelude.seed_random.call((seed,), vm)?;
+        if !env.is_empty() {
+            self.prelude.update_environment.call((to_dict(&env, vm)?,), vm)?;
+        }
+        Ok(())
     }
 
     /// One execution. Returns whether it succeeded.
@@ -285,7 +298,8 @@ fn initialize(vm: &VirtualMachine) -> PyResult<(Scope, Prelude, PyDictRef)> {
     let prelude = Prelude {
         names: names.clone(),
         renew_stdin: get("renew_stdin")?,
-        start: get("start")?,
+        seed_random: get("seed_random")?,
+        update_environment: get("update_environment")?,
         enter: get("enter")?,
         leave: get("leave")?,
         run_coroutine: get("run_coroutine")?,

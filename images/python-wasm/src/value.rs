@@ -30,7 +30,10 @@ impl Emission {
     pub fn error(name: &str, message: &str, traceback: &str) -> Self {
         let message = head(message, MESSAGE_MAX_BYTES);
         let traceback = tail(traceback, TRACEBACK_MAX_BYTES);
-        Self { kind: 1, text: json!({ "name": name, "message": message, "traceback": traceback }).to_string() }
+        Self {
+            kind: 1,
+            text: json!({ "name": name, "message": message, "traceback": traceback }).to_string(),
+        }
     }
 
     pub fn exit_code(code: i32) -> Self {
@@ -63,9 +66,17 @@ pub fn check_size(text: &str, vm: &VirtualMachine) -> PyResult<()> {
 pub fn is_plain(value: &PyObject, vm: &VirtualMachine) -> bool {
     let types = &vm.ctx.types;
     let class = value.class();
-    [types.int_type, types.str_type, types.float_type, types.bool_type, types.list_type, types.dict_type, types.tuple_type]
-        .into_iter()
-        .any(|plain| class.is(plain))
+    [
+        types.int_type,
+        types.str_type,
+        types.float_type,
+        types.bool_type,
+        types.list_type,
+        types.dict_type,
+        types.tuple_type,
+    ]
+    .into_iter()
+    .any(|plain| class.is(plain))
 }
 
 /// The code of a `SystemExit`: what CPython's process would end with, and the text it would print.
@@ -78,7 +89,9 @@ pub fn exit_code(exception: &PyBaseExceptionRef, vm: &VirtualMachine) -> (i32, O
         // A process's exit code has eight bits.
         return ((number & 0xff) as i32, None);
     }
-    let text = code.str(vm).map_or_else(|_| "<unprintable exit code>".to_owned(), |s| s.to_string_lossy().into_owned());
+    let text = code
+        .str(vm)
+        .map_or_else(|_| "<unprintable exit code>".to_owned(), |s| s.to_string_lossy().into_owned());
     (1, Some(text))
 }
 

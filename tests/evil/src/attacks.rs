@@ -142,6 +142,29 @@ pub fn write_files(workspace: RawFd, report: &mut String) {
     line(report, format_args!("done"));
 }
 
+/// Where links lead that hostile code leaves for those who come after it.
+const LINK_TARGETS: &[&str] = &[
+    "/etc/shadow",
+    "../../etc/passwd",
+    "/proc/self/root/etc/passwd",
+    "/proc/1/root",
+    "/proc/self/fd/3",
+    "real",
+    ".",
+    "..",
+];
+
+/// Leaves links `l0`, `l1` … in the workspace; prints how many.
+pub fn links(workspace: RawFd, report: &mut String) {
+    let made = LINK_TARGETS.iter().enumerate().filter(|(n, target)| {
+        let (target, name) = (CString::new(**target).unwrap_or_default(), format!("workspace/l{n}"));
+        let name = CString::new(name).unwrap_or_default();
+        // SAFETY: both are C strings that live through the call.
+        unsafe { libc::symlinkat(target.as_ptr(), workspace, name.as_ptr()) == 0 }
+    });
+    line(report, format_args!("{}", made.count()));
+}
+
 /// Touches so many bytes.
 pub fn memory(bytes: usize, report: &mut String) {
     let mut hoard = Vec::new();

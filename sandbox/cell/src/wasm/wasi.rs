@@ -76,10 +76,11 @@ pub fn nothing() -> WasiP1Ctx {
 /// and what the guest has to say of its troubles goes to the operator.
 pub fn rehearsal() -> Result<WasiP1Ctx> {
     let mut builder = builder();
-    builder
-        .inherit_stderr()
-        .preopened_dir("/", "/workspace", FsPerms::ReadOnly)?
-        .preopened_dir("/", "/tmp", FsPerms::ReadOnly)?;
+    builder.inherit_stderr().preopened_dir("/", "/workspace", FsPerms::ReadOnly)?.preopened_dir(
+        "/",
+        "/tmp",
+        FsPerms::ReadOnly,
+    )?;
     Ok(builder.build_p1())
 }
 

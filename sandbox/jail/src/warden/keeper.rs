@@ -19,7 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A life shorter than this counts as a failed start …
+/// A life that ended itself with an error within this time counts as a failed start …
 const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// … and after so many in a row the keeper gives up.
 const FAILED_STARTS_MAX: u32 = 5;
@@ -51,7 +51,9 @@ pub fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
             break;
         }
         log(&format!("the warden ended ({status:?}); {} cells went with it", remains.len()));
-        failed_starts = if start.elapsed() < SHORT_LIFE { failed_starts + 1 } else { 0 };
+        // One that was killed had begun well; one that says so itself and at once will say so again.
+        let gave_up = matches!(status, WaitStatus::Exited(..)) && start.elapsed() < SHORT_LIFE;
+        failed_starts = if gave_up { failed_starts + 1 } else { 0 };
         if failed_starts >= FAILED_STARTS_MAX {
             return Err("the warden does not stay up".into());
         }
