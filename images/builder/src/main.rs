@@ -28,7 +28,7 @@ use crate::{guest::Guest, recipe::Recipe, store::Store};
 #[command(version, max_term_width = 100)]
 struct Arguments {
     /// The image store [default: $XDG_CACHE_HOME/anchorhold/images or ~/.cache/anchorhold/images]
-    #[arg(long, global = true, env = "ANCHORHOLD_IMAGES", value_name = "DIR")]
+    #[arg(long, global = true, env = "ANCHORHOLD_IMAGE_DIR", value_name = "DIR")]
     store: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,

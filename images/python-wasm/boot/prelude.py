@@ -286,7 +286,9 @@ class Input(io.RawIOBase):
 def renew_stdin():
     global stdin_used
     stdin_used = False
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(Input()), encoding="utf-8", errors="surrogateescape")
+    buffered = io.BufferedReader(Input())
+    sys.stdin = io.TextIOWrapper(buffered, encoding="utf-8", errors="surrogateescape")
+    sys.__stdin__ = sys.stdin
 
 
 def flush_output():
@@ -363,6 +365,11 @@ def refuse_thread(self, *arguments, **options):
     raise RuntimeError(f"can't start new thread: no threads in the wasm runtime, {NATIVE}")
 
 
+def leave_process(code):
+    """The process holds the session, so only the execution ends."""
+    raise SystemExit(code)
+
+
 def change_mode(path, mode, *, dir_fd=None, follow_symlinks=True):
     """WASI has no permissions to change."""
     os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
@@ -390,12 +397,15 @@ def install():
         if not hasattr(signal, name):
             setattr(signal, name, number)
     threading.Thread.start = refuse_thread
+    os._exit = leave_process
     os.access = access
     os.chmod = change_mode
     os.umask = lambda mask: 0o022
     os.getuid = os.geteuid = os.getgid = os.getegid = lambda: 1000
     # All there is to a machine's own time zone, here.
-    time.tzname, time.timezone, time.altzone, time.daylight, time.tzset = ("UTC", "UTC"), 0, 0, 0, lambda: None
+    time.tzname = ("UTC", "UTC")
+    time.timezone = time.altzone = time.daylight = 0
+    time.tzset = lambda: None
     zoneinfo._common.load_tzdata = load_tzdata
     zoneinfo.available_timezones = zoneinfo._tzpath.available_timezones = lambda: set(time_zones)
     zoneinfo.reset_tzpath(to=())

@@ -180,8 +180,11 @@ impl Session {
         let cwd = request.cwd.as_deref().map_or_else(|| vm.ctx.none(), |cwd| vm.ctx.new_str(cwd).into());
         let before = self.prelude.enter.call((to_dict(&request.env, vm)?, cwd), vm)?;
         let outcome = self.run(&request.code, vm);
+        // A deadline that has done its work must not stop the undoing.
+        signal::clear_interrupt();
         // The program's error, if there is one, matters more than ours.
-        self.prelude.leave.call((before,), vm).and(Ok(())).and_then(|()| outcome)
+        let undone = self.prelude.leave.call((before,), vm);
+        outcome.and(undone.map(drop))
     }
 
     fn run(&self, source: &str, vm: &VirtualMachine) -> PyResult<()> {
@@ -243,10 +246,10 @@ impl Session {
 
     fn report_error(&self, exception: PyBaseExceptionRef, vm: &VirtualMachine) {
         let name = exception.class().name().to_owned();
-        // Describing runs the program's own `__str__`, and may be interrupted.
-        let (message, traceback) = self
-            .describe(exception, vm)
-            .unwrap_or_else(|_| ("<the error cannot be shown>".to_owned(), String::new()));
+        // Describing runs the program's own `__str__`, needs modules that the program may have broken,
+        // and may be interrupted; what the interpreter itself prints needs less.
+        let (message, traceback) =
+            self.describe(exception.clone(), vm).unwrap_or_else(|_| plain_description(&exception, vm));
         abi::emit(&Emission::error(&name, &message, &traceback));
     }
 
@@ -338,6 +341,17 @@ fn report_exit(exception: &PyBaseExceptionRef, vm: &VirtualMachine) -> bool {
     }
     abi::emit(&Emission::exit_code(code));
     code == 0
+}
+
+fn plain_description(exception: &PyBaseExceptionRef, vm: &VirtualMachine) -> (String, String) {
+    let message = exception.as_object().str(vm);
+    let message = message.map_or_else(
+        |_| "<the message cannot be shown>".to_owned(),
+        |message| message.to_string_lossy().into_owned(),
+    );
+    let mut traceback = String::new();
+    let _ = vm.write_exception(&mut traceback, exception);
+    (message, traceback)
 }
 
 /// The program may have replaced, closed or deleted its streams: that is its own affair.
