@@ -204,13 +204,19 @@ impl Outbox {
     fn end_locked(&self, sending: &MutexGuard<'_, ()>, ended: Ended) {
         self.flush_locked(sending);
         lock(&self.pending).run = None;
-        self.deliver(sending, ended.execution, FromCell::Ended(ended));
+        // Kept before it is said: the listener may acknowledge it before this thread runs on.
+        self.keep(ended.execution, FromCell::Ended(ended.clone()));
+        let _gone = packet::send(&self.hatch, &FromCell::Ended(ended), &[]);
     }
 
     /// Sends one message and keeps it. When the hatch is closed the receiving thread ends the cell; until then what is
     /// said is only kept.
     fn deliver(&self, _sending: &MutexGuard<'_, ()>, execution: ExecutionId, message: FromCell) {
         let _gone = packet::send(&self.hatch, &message, &[]);
+        self.keep(execution, message);
+    }
+
+    fn keep(&self, execution: ExecutionId, message: FromCell) {
         let mut retained = lock(&self.retained);
         if let Some(record) = retained.iter_mut().rfind(|record| record.execution == execution) {
             record.keep(message);
