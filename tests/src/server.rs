@@ -172,6 +172,13 @@ impl Server {
             .collect()
     }
 
+    /// The process id of the warden itself: the child of its keeper.
+    pub fn warden_pid(&self) -> Option<u32> {
+        let pids = self.warden_pids();
+        let parent = |pid: u32| crate::host::status(pid, "PPid").and_then(|p| p.parse().ok());
+        pids.iter().copied().find(|pid| parent(*pid).is_some_and(|parent: u32| pids.contains(&parent)))
+    }
+
     /// Kills the API like a crash would.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {

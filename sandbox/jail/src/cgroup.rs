@@ -387,10 +387,13 @@ impl Tree {
             }
         }
         let remains = tree.remains();
-        for root in tree.all_roots() {
-            remove_tree(&root.join(parent))?;
-        }
+        tree.remove()?;
         Ok(remains)
+    }
+
+    /// Removes the tree, whose processes are gone.
+    pub fn remove(&self) -> Result<(), CgroupError> {
+        self.all_roots().into_iter().try_for_each(|root| remove_tree(&root.join(&self.parent)))
     }
 
     fn remains(&self) -> Vec<Remains> {

@@ -286,7 +286,7 @@ pub enum Cause {
     Expired,
     /// No API for too long.
     Orphaned,
-    /// A life of the warden ended badly and took it along.
+    /// The warden ended, badly or because it was told to, and took it along.
     WardenDied,
 }
 

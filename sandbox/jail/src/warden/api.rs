@@ -117,7 +117,7 @@ impl Warden {
     pub(super) fn shut_down(&mut self) {
         self.stopping = true;
         for session in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.end_session(session, Cause::Killed);
+            self.end_session(session, Cause::WardenDied);
         }
     }
 }

@@ -249,6 +249,9 @@ impl Warden {
             let id = rustix::process::WaitId::PidFd(cell.pidfd().as_fd());
             let _status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED);
         }
+        if let Err(error) = self.tree.remove() {
+            log(&format!("remove the control groups: {error}"));
+        }
     }
 }
 
