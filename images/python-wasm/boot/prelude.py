@@ -80,6 +80,9 @@ REPRESENTATIONS = {
 }
 
 
+RICH_METHODS = ("_repr_mimebundle_", *REPRESENTATIONS)
+
+
 def mime_bundle(value):
     """All that a value says about how it looks, by mime type."""
     mime = {}
