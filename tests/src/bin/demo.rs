@@ -56,7 +56,7 @@ fn show(label: &str, text: &str) {
 
 /// Runs code and shows what went in and what came out.
 fn execute(client: &Client, session: &str, language: &str, code: &str, timeout: f64) -> Result<Value> {
-    show(language.get(..6).unwrap_or(language), code);
+    show(if language == "javascript" { "js" } else { language }, code);
     let start = Instant::now();
     let request = json!({"language": language, "code": code, "timeout_seconds": timeout});
     let answer = client.execute_with(session, &request)?;
