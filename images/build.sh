@@ -30,28 +30,10 @@ builder_is_current() {
         [ -z "$(find builder/src builder/Cargo.toml builder/Cargo.lock ../sandbox/cell/src/engine.rs -newer "$builder")" ]
 }
 
-# On a fresh machine the builder and the guests take minutes each, with stretches that use one core only:
-# compile them side by side. What fails here fails again below, where it is seen.
-compile_guests() {
-    mkdir -p "$cache/target"
-    scratch=$(mktemp -d)
-    for name in $names; do
-        GUEST_TARGET_DIR="$cache/target/$name" sh "$name/build.sh" "$scratch/guest.wasm" || true
-    done > "$cache/target/guests.log" 2>&1
-    rm -rf "$scratch"
-}
-
-compiling=
-if [ ! -x "$builder" ]; then
-    echo "compiling the guests meanwhile: $cache/target/guests.log" >&2
-    compile_guests &
-    compiling=$!
-fi
 if ! builder_is_current; then
     "${CARGO:-cargo}" build --release --locked --manifest-path builder/Cargo.toml --target-dir "$cache/target/builder"
     touch "$builder"
 fi
-[ -z "$compiling" ] || wait "$compiling"
 for name in $names; do
     "$builder" build "$name" "$@"
 done

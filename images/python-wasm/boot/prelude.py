@@ -80,9 +80,6 @@ REPRESENTATIONS = {
 }
 
 
-RICH_METHODS = ("_repr_mimebundle_", *REPRESENTATIONS)
-
-
 def mime_bundle(value):
     """All that a value says about how it looks, by mime type."""
     mime = {}

@@ -16,10 +16,7 @@ use rustpython_vm::{
 };
 use serde::Deserialize;
 
-use crate::{
-    abi, value,
-    value::{Emission, RichMethods},
-};
+use crate::{abi, value, value::Emission};
 
 /// `boot/` of the image folder, there only while the snapshot is taken. Python that is read here
 /// instead of compiled in can be edited without compiling RustPython again.
@@ -68,7 +65,6 @@ pub struct Session {
 /// The functions of `boot/prelude.py` that are called from here.
 struct Prelude {
     names: PyDictRef,
-    rich_methods: RichMethods,
     renew_stdin: PyObjectRef,
     seed_random: PyObjectRef,
     update_environment: PyObjectRef,
@@ -234,7 +230,7 @@ impl Session {
     }
 
     fn emit_result(&self, result: PyObjectRef, vm: &VirtualMachine) -> PyResult<()> {
-        let emission = if !self.prelude.rich_methods.are_there(&result) {
+        let emission = if value::is_plain(&result, vm) {
             let repr = result.repr(vm)?;
             let repr = repr.to_string_lossy();
             value::check_size(&repr, vm)?;
@@ -302,13 +298,7 @@ fn initialize(vm: &VirtualMachine) -> PyResult<(Scope, Prelude, PyDictRef)> {
         .map_err(|error| error.into_pyexception(vm, Some(&prelude)))?;
     vm.run_code_obj(code, Scope::with_builtins(None, names.clone(), vm))?;
     let get = |name: &str| names.get_item(name, vm);
-    let mut rich_methods = Vec::new();
-    let method_names = get("RICH_METHODS")?;
-    for name in vm.extract_elements_with(&method_names, Ok)? {
-        rich_methods.push(vm.ctx.intern_str(&*name.str(vm)?.to_string_lossy()));
-    }
     let prelude = Prelude {
-        rich_methods: RichMethods(rich_methods),
         names: names.clone(),
         renew_stdin: get("renew_stdin")?,
         seed_random: get("seed_random")?,

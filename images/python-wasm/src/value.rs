@@ -1,9 +1,6 @@
 //! What goes to the host: results, errors and exit codes.
 
-use rustpython_vm::{
-    AsObject, PyObject, PyResult, VirtualMachine,
-    builtins::{PyBaseExceptionRef, PyStrInterned},
-};
+use rustpython_vm::{AsObject, PyObject, PyResult, VirtualMachine, builtins::PyBaseExceptionRef};
 use serde_json::json;
 
 /// The most that one result may hold, as JSON. Larger ones would fill the host's answer.
@@ -64,14 +61,22 @@ pub fn check_size(text: &str, vm: &VirtualMachine) -> PyResult<()> {
     )))
 }
 
-/// The methods by which a value says that it looks like more than its `repr`: Jupyter's names. The
-/// prelude asks them; here only whether there is one, because most values have none.
-pub struct RichMethods(pub Vec<&'static PyStrInterned>);
-
-impl RichMethods {
-    pub fn are_there(&self, value: &PyObject) -> bool {
-        self.0.iter().any(|name| value.class().get_attr(name).is_some())
-    }
+/// Whether a value is of a builtin type that has no rich representation, so that looking for one
+/// can be skipped. Most results are.
+pub fn is_plain(value: &PyObject, vm: &VirtualMachine) -> bool {
+    let types = &vm.ctx.types;
+    let class = value.class();
+    [
+        types.int_type,
+        types.str_type,
+        types.float_type,
+        types.bool_type,
+        types.list_type,
+        types.dict_type,
+        types.tuple_type,
+    ]
+    .into_iter()
+    .any(|plain| class.is(plain))
 }
 
 /// The code of a `SystemExit`: what CPython's process would end with, and the text it would print.
