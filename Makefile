@@ -16,7 +16,8 @@ demo: setup images build ## set up, build, do the real job, show the bill
 	@$(BIN)/anchorhold-demo
 
 test: setup images build ## set up, build, pass every test
-	cargo test $(CARGO_FLAGS) --workspace
+	cargo test $(CARGO_FLAGS) --workspace --no-run
+	cargo test $(CARGO_FLAGS) --workspace --lib --bins --tests
 
 run: setup images build ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
 	$(BIN)/anchorhold serve --data-dir /var/lib/anchorhold
