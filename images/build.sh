@@ -31,6 +31,9 @@ builder_is_current() {
 }
 
 if ! builder_is_current; then
+    # Two checkouts share the cache, and cargo remembers engine.rs, which is outside the package, by the
+    # absolute path of the one that built last: tell it that something changed.
+    touch builder/src/main.rs
     "${CARGO:-cargo}" build --release --locked --manifest-path builder/Cargo.toml --target-dir "$cache/target/builder"
     touch "$builder"
 fi
