@@ -6,23 +6,23 @@ export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench setup images build check clean
+.PHONY: help demo test run bench setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: setup images build ## set up, build, do the real job, show the bill
+demo: ready ## set up, build, do the real job, show the bill
 	@$(BIN)/anchorhold-demo
 
-test: setup images build ## set up, build, pass every test
+test: ready ## set up, build, pass every test
 	cargo test $(CARGO_FLAGS) --workspace --no-run
 	cargo test $(CARGO_FLAGS) --workspace --lib --bins --tests
 
-run: setup images build ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
+run: ready ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
 	$(BIN)/anchorhold serve --data-dir /var/lib/anchorhold
 
-bench: setup images build ## the numbers of SPECIFICATION.md, with a budget per step
+bench: ready ## the numbers of SPECIFICATION.md, with a budget per step
 	@$(BIN)/anchorhold-bench
 
 setup: ## what the machine needs (Debian packages), if it is missing
@@ -31,9 +31,23 @@ setup: ## what the machine needs (Debian packages), if it is missing
 images: setup ## build what is missing in the image store
 	@./images/build.sh
 
-build: setup ## the programs
-	@echo "building the programs (a few minutes the first time) ..."
+build: setup own ## the programs
 	cargo build $(CARGO_FLAGS) --workspace --bins
+
+# Images and programs side by side: both have long stretches that use one core.
+ready: setup own
+	@echo "building images and programs (some twenty minutes the first time) ..."
+	@./images/build.sh & images=$$!; \
+	cargo build $(CARGO_FLAGS) --workspace --bins; programs=$$?; \
+	wait $$images && exit $$programs
+
+# Checkouts share the build directory for the sake of the dependencies. cargo goes by dates, so without this it could
+# take the programs of another checkout for ours.
+own: setup
+	@if [ "$$(cat $(CARGO_TARGET_DIR)/checkout 2>/dev/null)" != "$(CURDIR)" ]; then \
+		mkdir -p $(CARGO_TARGET_DIR) && cargo clean -q --workspace --release && \
+		echo "$(CURDIR)" > $(CARGO_TARGET_DIR)/checkout; \
+	fi
 
 check: ## format and lints
 	cargo fmt --all --check

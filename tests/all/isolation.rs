@@ -166,7 +166,7 @@ fn sessions_draw_different_random_numbers(shared: &Shared) -> Result<()> {
     let javascript = "[Math.random(), crypto.randomUUID(), [...crypto.getRandomValues(new Uint8Array(8))].join()].join(' ')";
     for (language, code) in [("python", python), ("javascript", javascript)] {
         let mut seen = HashSet::new();
-        for _ in 0..40 {
+        for _ in 0..1_000 {
             let answer = client.post("/v1/run", &json!({"language": language, "code": code}))?.expect(200);
             let shown = answer["results"][0]["mime"]["text/plain"].as_str().unwrap_or_default().to_owned();
             assert!(shown.len() > 40, "{answer}");

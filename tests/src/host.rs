@@ -85,8 +85,8 @@ pub struct Footprint {
     pub processes: usize,
     /// Control groups of ours.
     pub cgroups: usize,
-    /// Mounts of the host.
-    pub mounts: usize,
+    /// Mounts of the host, with their options.
+    pub mounts: String,
     /// Namespaces of every kind that some process is in.
     pub namespaces: usize,
     /// Our files in the directory for temporary ones.
@@ -109,7 +109,7 @@ impl Footprint {
         Self {
             processes: ours.iter().map(|name| processes(name).len()).sum(),
             cgroups: cgroups("anchorhold").len(),
-            mounts: fs::read_to_string("/proc/self/mounts").unwrap_or_default().lines().count(),
+            mounts: fs::read_to_string("/proc/self/mounts").unwrap_or_default(),
             namespaces: namespaces.len(),
             temporary: temporary
                 .filter(|e| e.file_name().to_string_lossy().starts_with("anchorhold-"))

@@ -41,10 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["files"] => files::run(hatch, NoWalls),
         ["wasm", image] => {
             let began = Instant::now();
-            let template = wasm::Template::load(
-                std::fs::File::open(image)?,
-                std::fs::File::open("/proc/self/pagemap").ok(),
-            )?;
+            let template = wasm::Template::load(std::fs::File::open(image)?, wasm::Own::open().ok())?;
             if std::env::var_os("BARE_TIMES").is_some() {
                 eprintln!("loaded and rehearsed in {:?}, {template:?}", began.elapsed());
             }

@@ -26,7 +26,7 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
     let mut station = Station::from_env()?;
     raise_stack_limit()?;
     // There is no /proc afterwards. Dropped before the first fork.
-    let pagemap = std::fs::File::open("/proc/self/pagemap").ok();
+    let own = wasm::Own::open().ok();
     station.confine()?;
     match station.class {
         Class::Files => {
@@ -34,7 +34,7 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
         }
         Class::Wasm => {
             let image = station.image.take().ok_or("a wasm zygote needs an image")?;
-            let mut template = Some(wasm::Template::load(image, pagemap)?);
+            let mut template = Some(wasm::Template::load(image, own)?);
             station.serve(move |hatch| -> Infallible {
                 // Taken in the child's copy of this process; the zygote's own stays.
                 match template.take() {

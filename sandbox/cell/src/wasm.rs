@@ -13,8 +13,8 @@ use anchorhold_jail::hatch::{Commit, Ended, Execute, FromCell, How, ToCell, VALU
 use anchorhold_jail::id::{ExecutionId, random_bytes};
 use anchorhold_jail::packet::{Assembler, PacketError};
 use bytes::Bytes;
-pub use guest::Template;
 use guest::{Guest, Interrupter, Program, Start};
+pub use guest::{Own, Template};
 use outbox::Outbox;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt;

@@ -112,6 +112,14 @@ impl Layout {
         }
     }
 
+    /// The mount whose options decide how quickly processes move ([`crate::dynmods`]).
+    pub fn moves(&self) -> &Path {
+        match self {
+            Self::V2 { root } | Self::V1 { time: Time::Unified(root), .. } => root,
+            Self::V1 { memory, .. } => memory,
+        }
+    }
+
     /// `v1`, `v2` or `hybrid`.
     pub fn name(&self) -> &'static str {
         match self {

@@ -28,7 +28,7 @@ const PAGEMAP_ENTRY_BYTES: usize = 8;
 const PAGE_PRESENT: u64 = 1 << 63;
 /// It is the file's: nobody wrote to it.
 const PAGE_OF_FILE: u64 = 1 << 61;
-/// Hello in every language of ours: one succeeds, the others fail, and both are what first executions do.
+/// Hello in every language of ours. A guest understands one of them.
 const REHEARSALS: [&str; 2] = ["print(1 + 1)", "console.log(1 + 1)"];
 /// What a guest may use of the epoch before it has a session: everything.
 const UNLIMITED_EPOCHS: u64 = 1 << 60;
@@ -57,15 +57,15 @@ pub struct Program<'a> {
 #[derive(Debug)]
 pub struct Template {
     guest: Guest,
-    module: Module,
     runtime: Runtime,
-    hot: Hot,
+    /// Pages of its memory that a first execution writes to.
+    written: Vec<usize>,
 }
 
 impl Template {
-    /// Loads an image. `pagemap` is this process's `/proc/self/pagemap`, where it could be opened; without it the first
-    /// execution of each cell is slower.
-    pub fn load(image: File, pagemap: Option<File>) -> Result<Self> {
+    /// Loads an image. Without what [`Own`] holds the first execution of each cell is slower. It is taken by value: a
+    /// cell must not inherit a way to its zygote's memory.
+    pub fn load(image: File, own: Option<Own>) -> Result<Self> {
         let engine = Engine::new(&engine::config())?;
         let module = load_module(&engine, image)?;
         let pre = wasi::linker(&engine)?.instantiate_pre(&module)?;
@@ -73,27 +73,57 @@ impl Template {
         // a second one, and a cell needs none.
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let entered = runtime.enter();
-        let hot = rehearse(&engine, &pre, &module, pagemap)?;
+        let hot =
+            own.as_ref().map_or_else(|| Ok(Hot::default()), |own| rehearse(&engine, &pre, &module, own))?;
         drop(entered);
-        Ok(Self { guest: Guest::new(&engine, &pre)?, module, runtime, hot })
+        let mut guest = Guest::new(&engine, &pre)?;
+        if let Some(own) = own {
+            hot.map(guest.memory.data_mut(&mut guest.store), &module, &own);
+        }
+        Ok(Self { guest, runtime, written: hot.written })
     }
 
-    /// The interpreter, which has run nothing, with the memory at hand that a first execution needs: the kernel maps code
-    /// and copies pages while the cell waits in its pool, not while somebody waits for an answer. And the runtime that
-    /// has to be entered while it runs.
+    /// The interpreter, which has run nothing, with the memory at hand that a first execution writes to: the kernel
+    /// copies pages while the cell waits in its pool, not while somebody waits for an answer. And the runtime that has
+    /// to be entered while it runs.
     pub fn into_guest(self) -> (Guest, Runtime) {
-        let Self { mut guest, module, runtime, hot } = self;
+        let Self { mut guest, runtime, written } = self;
         let memory = guest.memory.data_mut(&mut guest.store);
-        for page in hot.memory {
-            // Written back as it was. The compiler must not see that.
-            if let Some(byte) = memory.get_mut(page * PAGE_BYTES) {
-                *byte = black_box(*byte);
-            }
-        }
-        for page in hot.code {
-            black_box(module.text().get(page * PAGE_BYTES).copied());
-        }
+        written.into_iter().for_each(|page| write_back(memory, page));
         (guest, runtime)
+    }
+}
+
+/// What the kernel tells a process of its own memory, opened while there is a `/proc`.
+#[derive(Debug)]
+pub struct Own {
+    pagemap: File,
+    memory: File,
+}
+
+impl Own {
+    /// Opens `/proc/self/pagemap` and `/proc/self/mem`.
+    pub fn open() -> std::io::Result<Self> {
+        Ok(Self {
+            pagemap: File::open("/proc/self/pagemap")?,
+            memory: File::options().read(true).write(true).open("/proc/self/mem")?,
+        })
+    }
+
+    /// What is mapped of a piece of memory. See `Documentation/admin-guide/mm/pagemap.rst`.
+    fn pages(&self, memory: &[u8]) -> Result<Vec<u64>> {
+        let first = memory.as_ptr().addr() / PAGE_BYTES;
+        let mut entries = vec![0; memory.len().div_ceil(PAGE_BYTES) * PAGEMAP_ENTRY_BYTES];
+        self.pagemap.read_exact_at(&mut entries, (first * PAGEMAP_ENTRY_BYTES) as u64)?;
+        let (entries, _) = entries.as_chunks();
+        Ok(entries.iter().copied().map(u64::from_le_bytes).collect())
+    }
+}
+
+/// Writes a page as it is, so that this process has its own. The compiler must not see that nothing changes.
+fn write_back(memory: &mut [u8], page: usize) {
+    if let Some(byte) = memory.get_mut(page * PAGE_BYTES) {
+        *byte = black_box(*byte);
     }
 }
 
@@ -101,9 +131,53 @@ impl Template {
 #[derive(Debug, Default)]
 struct Hot {
     /// Of the guest's memory, written.
-    memory: Vec<usize>,
-    /// Of its code: one for each group that the kernel maps at once.
+    written: Vec<usize>,
+    /// Of its memory, read: one for each group that the kernel maps at once.
+    read: Vec<usize>,
+    /// Of its code: likewise.
     code: Vec<usize>,
+}
+
+impl Hot {
+    /// What was used so far of a guest's memory and code.
+    fn of(guest: &Guest, module: &Module, own: &Own) -> Result<Self> {
+        let memory = own.pages(guest.memory.data(&guest.store))?;
+        let is_written = |entry: u64| entry & (PAGE_PRESENT | PAGE_OF_FILE) == PAGE_PRESENT;
+        let groups = |entries: &[u64]| {
+            let groups = (0..entries.len()).step_by(PAGES_AROUND);
+            groups
+                .filter_map(|at| {
+                    (at..entries.len().min(at + PAGES_AROUND)).find(|page| {
+                        entries[*page] & (PAGE_PRESENT | PAGE_OF_FILE) == PAGE_PRESENT | PAGE_OF_FILE
+                    })
+                })
+                .collect()
+        };
+        Ok(Self {
+            written: (0..memory.len()).filter(|page| is_written(memory[*page])).collect(),
+            read: groups(&memory),
+            code: groups(&own.pages(module.text())?),
+        })
+    }
+
+    /// Maps them in a zygote. A fork copies such entries only of mappings of which some page was written, so one page of
+    /// each is written, as it is.
+    fn map(&self, memory: &mut [u8], module: &Module, own: &Own) {
+        if let Some(page) = self.written.first() {
+            write_back(memory, *page);
+        }
+        for page in &self.read {
+            black_box(memory.get(page * PAGE_BYTES).copied());
+        }
+        let text = module.text();
+        if let Some(byte) = text.first() {
+            // Code is not writable but through this file; where the kernel forbids that, too, each cell maps its own.
+            let _forbidden = own.memory.write_all_at(&[*byte], text.as_ptr().addr() as u64);
+        }
+        for page in &self.code {
+            black_box(text.get(page * PAGE_BYTES).copied());
+        }
+    }
 }
 
 #[expect(unsafe_code, reason = "a precompiled module can only be loaded on trust")]
@@ -114,33 +188,18 @@ fn load_module(engine: &Engine, image: File) -> Result<Module> {
     unsafe { Module::deserialize_open_file(engine, image) }
 }
 
-/// Runs the first steps of a session in an interpreter that is thrown away, and says which pages that took.
-fn rehearse(engine: &Engine, pre: &InstancePre<Host>, module: &Module, pagemap: Option<File>) -> Result<Hot> {
-    let mut guest = Guest::new(engine, pre)?;
-    guest.host().wasi = wasi::rehearsal()?;
-    guest.start(&Start { seed: "0".repeat(64), env: BTreeMap::new() })?;
+/// Runs the first steps of a session in an interpreter that is thrown away, and says which pages that took. Those of a
+/// program that fails are left out: telling an error takes ten times as many.
+fn rehearse(engine: &Engine, pre: &InstancePre<Host>, module: &Module, own: &Own) -> Result<Hot> {
     for code in REHEARSALS {
-        guest.execute(&Program { code, env: BTreeMap::new(), cwd: None })?;
+        let mut guest = Guest::new(engine, pre)?;
+        guest.host().wasi = wasi::rehearsal()?;
+        guest.start(&Start { seed: "0".repeat(64), env: BTreeMap::new() })?;
+        if guest.execute(&Program { code, env: BTreeMap::new(), cwd: None })? {
+            return Hot::of(&guest, module, own);
+        }
     }
-    let Some(pagemap) = pagemap else { return Ok(Hot::default()) };
-    let memory = pages(&pagemap, guest.memory.data(&guest.store))?;
-    let code = pages(&pagemap, module.text())?;
-    let mapped = |page: &usize| code.get(*page).is_some_and(|entry| entry & PAGE_PRESENT != 0);
-    Ok(Hot {
-        memory: (0..memory.len())
-            .filter(|page| memory[*page] & (PAGE_PRESENT | PAGE_OF_FILE) == PAGE_PRESENT)
-            .collect(),
-        code: (0..code.len()).step_by(PAGES_AROUND).filter(mapped).collect(),
-    })
-}
-
-/// What the kernel says of the pages of a piece of memory. See `Documentation/admin-guide/mm/pagemap.rst`.
-fn pages(pagemap: &File, memory: &[u8]) -> Result<Vec<u64>> {
-    let first = memory.as_ptr().addr() / PAGE_BYTES;
-    let mut entries = vec![0; memory.len().div_ceil(PAGE_BYTES) * PAGEMAP_ENTRY_BYTES];
-    pagemap.read_exact_at(&mut entries, (first * PAGEMAP_ENTRY_BYTES) as u64)?;
-    let (entries, _) = entries.as_chunks();
-    Ok(entries.iter().copied().map(u64::from_le_bytes).collect())
+    Err(format_err!("the guest cannot say hello"))
 }
 
 /// An interpreter.

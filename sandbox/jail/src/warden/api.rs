@@ -46,8 +46,10 @@ impl Warden {
     }
 
     pub(super) fn lose_controller(&mut self, error: &PacketError) {
-        if self.controller.take().is_some() {
-            log(&format!("the API is gone: {error}"));
+        if let Some(controller) = self.controller.take() {
+            if controller.is_greeted() {
+                log(&format!("the API is gone: {error}"));
+            }
             self.watch.forget(Source::Controller);
             self.waiting.clear();
             self.orphans_begin();

@@ -81,6 +81,11 @@ impl Controller {
         Ok(())
     }
 
+    /// Whether it said hello; who did not, only looked whether somebody is here.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
     /// Whether something waits to be sent.
     pub fn is_behind(&self) -> bool {
         !self.outbox.is_empty()

@@ -8,11 +8,15 @@ use super::config::Config;
 use super::images;
 use super::{Warden, log, zygotes::OpenImage};
 use crate::cgroup::{Layout, Remains, Tree};
+use crate::dynmods::QuickMoves;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::PidfdFlags;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -38,17 +42,35 @@ pub fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     let images = images::open_all(&config.arguments.image_dir)?;
     let listener = listen(&config.arguments.socket, config.arguments.client_uid)?;
     let layout = Layout::probe()?;
+    let quick = QuickMoves::begin(&layout).unwrap_or_else(|error| {
+        log(&format!("cells are committed more slowly now and then: no favordynmods ({error})"));
+        None
+    });
+    let outcome = keep(config, &images, &layout, &listener, quick.as_ref());
+    quick.as_ref().map_or(Ok(()), QuickMoves::end)?;
+    outcome?;
+    std::fs::remove_file(&config.arguments.socket)?;
+    Ok(())
+}
+
+fn keep(
+    config: &Config,
+    images: &[OpenImage],
+    layout: &Layout,
+    listener: &OwnedFd,
+    quick: Option<&QuickMoves>,
+) -> Result<(), Box<dyn std::error::Error>> {
     nix::sys::prctl::set_child_subreaper(true)?;
-    let mut remains = Tree::sweep(&layout, &config.cgroup())?;
+    let mut remains = Tree::sweep(layout, &config.cgroup())?;
     let mut failed_starts = 0;
     loop {
         let start = Instant::now();
-        let child = fork_warden(config, &images, &layout, &listener, std::mem::take(&mut remains))?;
+        let child = fork_warden(config, images, layout, listener, std::mem::take(&mut remains), quick)?;
         let status = wait_for(child)?;
-        remains = Tree::sweep(&layout, &config.cgroup())?;
+        remains = Tree::sweep(layout, &config.cgroup())?;
         reap_left_overs();
         if matches!(status, WaitStatus::Exited(_, 0)) {
-            break;
+            return Ok(());
         }
         log(&format!("the warden ended ({status:?}); {} cells went with it", remains.len()));
         // One that was killed had begun well; one that says so itself and at once will say so again.
@@ -58,8 +80,6 @@ pub fn run(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
             return Err("the warden does not stay up".into());
         }
     }
-    std::fs::remove_file(&config.arguments.socket)?;
-    Ok(())
 }
 
 /// Binds the socket; only its client's user may connect (and root).
@@ -85,17 +105,22 @@ fn fork_warden(
     layout: &Layout,
     listener: &OwnedFd,
     remains: Vec<Remains>,
+    quick: Option<&QuickMoves>,
 ) -> Result<Pid, Box<dyn std::error::Error>> {
     let images = images
         .iter()
         .map(|i| Ok(OpenImage { image: i.image.clone(), file: i.file.try_clone()? }))
         .collect::<io::Result<Vec<_>>>()?;
     let listener = listener.try_clone()?;
+    let keeper = Pid::this();
     // SAFETY: this process has one thread, so the child may use everything as if it had made it itself.
     match unsafe { nix::unistd::fork()? } {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            let code = match serve(config.clone(), images, layout.clone(), listener, remains) {
+            let served = serve(config.clone(), images, layout.clone(), listener, remains);
+            let orphaned = Pid::parent() != keeper;
+            let undone = quick.filter(|_| orphaned).map_or(Ok(()), |q| q.end().map_err(Into::into));
+            let code = match served.and(undone) {
                 Ok(()) => 0,
                 Err(error) => {
                     log(&error.to_string());
@@ -124,7 +149,14 @@ fn serve(
 /// Waits for the warden; passes on what tells it to end.
 fn wait_for(warden: Pid) -> Result<WaitStatus, Box<dyn std::error::Error>> {
     let signals = signals()?;
+    let process = rustix::process::Pid::from_raw(warden.as_raw()).ok_or("no process")?;
+    let ended = rustix::process::pidfd_open(process, PidfdFlags::empty())?;
     loop {
+        let mut events = [PollFd::new(&ended, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        match poll(&mut events, None) {
+            Err(Errno::INTR) => continue,
+            ready => ready?,
+        };
         match waitpid(warden, Some(WaitPidFlag::WNOHANG))? {
             WaitStatus::StillAlive => {}
             status => return Ok(status),
@@ -132,8 +164,6 @@ fn wait_for(warden: Pid) -> Result<WaitStatus, Box<dyn std::error::Error>> {
         if signals.read_signal()?.is_some() {
             nix::sys::signal::kill(warden, Signal::SIGTERM)?;
         }
-        // Neither is urgent: an end that was asked for, and a warden that died (its cells go on meanwhile).
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
