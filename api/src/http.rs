@@ -3,7 +3,9 @@
 //! Every answer has an `X-Request-Id`; every error is a problem (see `error`), unless the bytes were no HTTP.
 
 mod body;
+mod context;
 mod error;
+mod event;
 mod execution;
 mod file;
 mod session;
@@ -55,6 +57,12 @@ pub fn router(service: Service, keys: Keys) -> Router {
         .route("/v1/sessions/{id}/executions", post(execution::create).get(execution::list))
         .route("/v1/sessions/{id}/executions/{exe}", get(execution::show))
         .route("/v1/sessions/{id}/executions/{exe}/cancel", post(execution::cancel))
+        .route("/v1/sessions/{id}/executions/{exe}/events", get(event::stream))
+        .route("/v1/sessions/{id}/executions/{exe}/stdin", post(execution::stdin))
+        .route("/v1/sessions/{id}/executions/{exe}/signal", post(execution::signal))
+        .route("/v1/sessions/{id}/contexts", post(context::create).get(context::list))
+        .route("/v1/sessions/{id}/contexts/{ctx}", axum::routing::delete(context::delete))
+        .route("/v1/sessions/{id}/contexts/{ctx}/restart", post(context::restart))
         .route("/v1/sessions/{id}/files", get(file::list))
         .route(
             "/v1/sessions/{id}/files/{*path}",

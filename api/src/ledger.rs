@@ -27,7 +27,7 @@ use crate::price::Picos;
 use crate::words::{
     CloseReason, Engine, ExecutionStatus, Language, LimitName, RecordKind, Runtime, SessionStatus,
 };
-use anchorhold_sandbox::{Boottime, CellId, Digest, ExecutionId, Limits, SessionId, Walls};
+use anchorhold_sandbox::{Boottime, CellId, Digest, ExecutionId, Limits, Piece, SessionId, Walls};
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{
@@ -218,6 +218,9 @@ pub struct Output {
     pub error: Option<GuestError>,
     /// Files that were asked for together with the run.
     pub files: Option<Vec<ReturnedFile>>,
+    /// The order of what was written; empty for what an older version stored.
+    #[serde(default)]
+    pub pieces: Vec<Piece>,
 }
 
 /// A rich value as in Jupyter.

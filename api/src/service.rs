@@ -12,8 +12,10 @@
 //! never a record.
 
 mod cells;
+mod context;
 mod execution;
 mod file;
+mod follow;
 mod live;
 mod once;
 mod recovery;
@@ -23,8 +25,10 @@ mod upkeep;
 pub(crate) mod tests;
 
 pub use cells::Sandbox;
-pub use execution::{ContextName, ExecutionRequest, OnDisconnect, RunRequest};
+pub use context::{ContextRequest, ContextView, Defaults, Doing};
+pub use execution::{CancelOnDrop, ContextName, ExecutionRequest, OnDisconnect, RunRequest};
 pub use file::{ListRequest, Listing};
+pub use follow::{Events, Told, Word};
 pub use once::Key;
 
 use crate::config::SessionPolicy;
@@ -39,6 +43,7 @@ use anchorhold_sandbox::{
     SessionSpec,
 };
 use live::{Live, LiveTable};
+use once::Await;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -66,6 +71,15 @@ pub enum Refusal {
     /// No such context in that session.
     #[error("no such context")]
     ContextNotFound,
+    /// The execution is over, or waits for its turn.
+    #[error("the execution does not run now")]
+    NotRunning,
+    /// A context of that name exists.
+    #[error("a context of that name exists")]
+    ContextExists,
+    /// As many streams of events are open as may.
+    #[error("too many streams of events are open")]
+    Streams,
     /// The session is over.
     #[error("the session is closed")]
     SessionClosed,
@@ -216,6 +230,8 @@ struct Inner {
     draining: AtomicBool,
     /// KiB of code and input that may wait and run at a time.
     waiting_kib: Arc<Semaphore>,
+    /// A permit for each stream of events.
+    streams: Arc<Semaphore>,
     /// Tasks that must come to an end before the ledger is closed.
     work: TaskTracker,
     commands: mpsc::UnboundedSender<Command>,
@@ -243,7 +259,7 @@ impl Service {
     ) -> Result<SessionRow, Refusal> {
         let (service, tenant) = (self.clone(), tenant.clone());
         let once = key.map(|key| key.of(tenant.name(), "sessions"));
-        let answer = self.at_most_once(once.clone(), async move {
+        let answer = self.at_most_once(once.clone(), Await::End, async move {
             let (live, row) = service.admit_session(&tenant, request)?;
             match service.0.ledger.open_session(&row, once.as_ref()).await {
                 Ok(()) => Ok(once::Answer::Session(Box::new(row))),

@@ -1,6 +1,7 @@
 //! One run of code: what goes in, what comes out.
 
 use crate::error::Error;
+use crate::feed::{Feed, Piece};
 use crate::json;
 use crate::usage::Usage;
 use anchorhold_jail::control::{Cause, Digest};
@@ -30,8 +31,10 @@ pub struct Execution {
     pub reset_context: bool,
     /// The program.
     pub code: String,
-    /// All of its standard input.
+    /// Its standard input, or the beginning of it.
     pub stdin: Vec<u8>,
+    /// More of it may follow ([`crate::Session::input`]); a program that reads on waits for it.
+    pub stdin_open: bool,
     /// Additions to the session's environment.
     pub env: Vec<(String, String)>,
     /// Working directory; the workspace where omitted.
@@ -51,6 +54,8 @@ pub struct Finished {
     pub stderr: Capture,
     /// Rich values, each JSON that parses with a depth of at most 64; at most 256 of at most 2 MiB, 16 MiB together.
     pub values: Vec<Vec<u8>>,
+    /// The order of all of it.
+    pub pieces: Vec<Piece>,
     /// JSON `{"name","message","traceback"}`, checked like a value, but made by the guest.
     pub error: Option<Vec<u8>>,
     /// The code that the program ended itself with.
@@ -72,9 +77,11 @@ pub struct Finished {
 /// What was kept of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capture {
-    /// The beginning of it.
-    pub bytes: Vec<u8>,
-    /// How much was written; more than what was kept when it was cut.
+    /// The beginning of it; what is not UTF-8 is U+FFFD.
+    pub text: String,
+    /// How many bytes of what was written that is.
+    pub kept_bytes: u64,
+    /// How many were written.
     pub total_bytes: u64,
 }
 
@@ -116,10 +123,9 @@ pub(crate) struct Breach(pub(crate) &'static str);
 /// Collects what a cell says of an execution; never more than an honest cell may send.
 #[derive(Debug)]
 pub(crate) struct Collector {
+    feed: Feed,
     output_left: u64,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    values: Vec<Vec<u8>>,
+    kept: [u64; 2],
     values_seen: usize,
     values_bytes: usize,
     values_dropped: bool,
@@ -127,16 +133,20 @@ pub(crate) struct Collector {
 
 impl Collector {
     /// `output_bytes` is what both streams together may keep.
-    pub(crate) fn new(output_bytes: u64) -> Self {
+    pub(crate) fn new(output_bytes: u64, feed: Feed) -> Self {
         Self {
+            feed,
             output_left: output_bytes,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-            values: Vec::new(),
+            kept: [0; 2],
             values_seen: 0,
             values_bytes: 0,
             values_dropped: false,
         }
+    }
+
+    /// Where it is collected.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     /// A piece of output.
@@ -145,12 +155,11 @@ impl Collector {
         if bytes.is_empty() || bytes.len() > OUTPUT_CHUNK_BYTES {
             return Err(Breach("a piece of output of a wrong length"));
         }
+        let length = bytes.len() as u64;
         self.output_left =
-            self.output_left.checked_sub(bytes.len() as u64).ok_or(Breach("more output than it may keep"))?;
-        match stream {
-            Stream::Stdout => self.stdout.extend_from_slice(bytes),
-            Stream::Stderr => self.stderr.extend_from_slice(bytes),
-        }
+            self.output_left.checked_sub(length).ok_or(Breach("more output than it may keep"))?;
+        self.kept[stream as usize] += length;
+        self.feed.output(stream, bytes);
         Ok(())
     }
 
@@ -164,20 +173,21 @@ impl Collector {
             self.values_dropped = true;
         } else if json::is_acceptable(&json) {
             self.values_bytes += json.len();
-            self.values.push(json);
+            self.feed.value(json);
         }
         Ok(())
     }
 
-    /// What was collected, as the parts of a [`Finished`]: standard output, standard error, values.
-    pub(crate) fn into_parts(self, ended: Option<&Ended>) -> (Capture, Capture, Vec<Vec<u8>>) {
-        let capture = |bytes: Vec<u8>, said: Option<u64>| {
-            let kept = bytes.len() as u64;
-            Capture { bytes, total_bytes: said.map_or(kept, |said| said.max(kept)) }
+    /// What was collected: standard output, standard error, values and the order of it all.
+    pub(crate) fn finish(self, ended: Option<&Ended>) -> (Capture, Capture, Vec<Vec<u8>>, Vec<Piece>) {
+        let said = self.feed.end();
+        let capture = |text: String, kept_bytes: u64, written: Option<u64>| {
+            let total_bytes = written.map_or(kept_bytes, |written| written.max(kept_bytes));
+            Capture { text, kept_bytes, total_bytes }
         };
-        let stdout = capture(self.stdout, ended.map(|e| e.stdout_bytes));
-        let stderr = capture(self.stderr, ended.map(|e| e.stderr_bytes));
-        (stdout, stderr, self.values)
+        let stdout = capture(said.stdout, self.kept[0], ended.map(|e| e.stdout_bytes));
+        let stderr = capture(said.stderr, self.kept[1], ended.map(|e| e.stderr_bytes));
+        (stdout, stderr, said.values, said.pieces)
     }
 
     /// Whether rich values were dropped because there were too many bytes of them.

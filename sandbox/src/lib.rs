@@ -9,6 +9,7 @@
 //! | [`Session`] (`session`) | a session's handle, its cells and the tasks that read them |
 //! | `session::state` | what may happen now: pure, drawn, property-tested |
 //! | `execution`, `json` | what goes in and comes out of an execution; what a hostile cell may send of it |
+//! | `feed` | what an execution says, in order, and those who follow it |
 //! | `usage` | counters become usage: every microsecond once |
 //! | `files` | file operations through the session's files cell |
 //! | `limits`, `workspace` | requested limits become limits; text becomes a path below the workspace |
@@ -19,6 +20,7 @@
 mod channel;
 mod error;
 mod execution;
+mod feed;
 mod files;
 mod json;
 mod limits;
@@ -38,6 +40,7 @@ pub use anchorhold_jail::id::{CellId, ExecutionId, GroupId, Id, IdError, Session
 pub use anchorhold_jail::walls::{Wall, Walls};
 pub use error::Error;
 pub use execution::{Capture, ContextKey, Execution, Finished, Limit, Outcome};
+pub use feed::{BEGINNING, Follower, Piece, PieceKind, Said, Slice, cut, slices};
 pub use files::{Download, FileBody, Written};
 pub use limits::{LimitError, LimitField, Limits, RequestedLimits};
 pub use sandbox::{Event, Sandbox};

@@ -13,6 +13,7 @@ mod state;
 use crate::channel::{PACKETS_AT_ONCE, locked};
 use crate::error::Error;
 use crate::execution::{Breach, ContextKey, Execution, Finished, Stop};
+use crate::feed::{Feed, Follower};
 use crate::files;
 use crate::limits::Limits;
 use crate::sandbox::{Hub, Wanted};
@@ -140,6 +141,43 @@ impl Session {
         core.cancel(&self.inner, id, Stop::Cancelled)
     }
 
+    /// What an execution says, from the beginning and as it says it. `None`: it is not here, or settled.
+    pub fn follow(&self, id: ExecutionId) -> Option<Follower> {
+        locked(&self.inner.core).follow(id)
+    }
+
+    /// More standard input for an execution whose input was left open; `end`: and no more. At most
+    /// [`INPUT_BYTES_MAX`](anchorhold_jail::hatch::INPUT_BYTES_MAX) at a time; what nobody reads is dropped with the
+    /// execution, and beyond [`INPUT_WAITING_MAX`](anchorhold_jail::hatch::INPUT_WAITING_MAX) at once. `false`: it does
+    /// not run.
+    pub fn input(&self, id: ExecutionId, bytes: Vec<u8>, end: bool) -> bool {
+        locked(&self.inner.core).input(id, bytes, end)
+    }
+
+    /// Ends an execution together with its interpreter, at once. `false`: it is neither running nor waiting here.
+    pub fn kill(&self, id: ExecutionId) -> bool {
+        let mut core = locked(&self.inner.core);
+        let known = core.cancel(&self.inner, id, Stop::Cancelled);
+        if let Some(cell) = core.cell_of(id) {
+            core.stop(&self.inner, cell);
+        }
+        known
+    }
+
+    /// Ends a context's interpreter; what runs in it is cancelled, what waits runs in the next one. `false`: it has
+    /// none.
+    pub fn restart(&self, context: &ContextKey) -> bool {
+        locked(&self.inner.core).restart(&self.inner, context)
+    }
+
+    /// Ends a context: as [`Session::restart`], and what waits is cancelled.
+    pub fn remove(&self, context: &ContextKey) -> bool {
+        let mut core = locked(&self.inner.core);
+        let effects = core.state.withdraw(context);
+        core.apply(&self.inner, effects);
+        core.restart(&self.inner, context)
+    }
+
     /// The result is stored: its cell and the session may forget it.
     pub fn acknowledge(&self, id: ExecutionId) {
         locked(&self.inner.core).acknowledge(id);
@@ -213,9 +251,10 @@ impl Drop for Ticket {
 
 impl Inner {
     fn submit(self: &Arc<Self>, execution: Execution) -> Result<Ticket, Error> {
-        let Execution { id, context, reset_context, code, stdin, env, cwd, timeout_us } = execution;
+        let Execution { id, context, reset_context, code, stdin, stdin_open, env, cwd, timeout_us } =
+            execution;
         let output_bytes = self.spec.limits.output_bytes;
-        let execute = Execute { execution: id, code, stdin, env, cwd, timeout_us, output_bytes };
+        let execute = Execute { execution: id, code, stdin, stdin_open, env, cwd, timeout_us, output_bytes };
         let packets = Packets::new(&ToCell::Execute(execute)).map_err(|_| Error::TooLarge)?;
         let (sender, reply) = oneshot::channel();
         let mut core = locked(&self.core);
@@ -232,6 +271,7 @@ impl Inner {
                 accepted: Instant::now(),
                 cell: None,
                 reply: sender,
+                feed: Feed::default(),
             },
         );
         core.apply(self, effects);

@@ -39,6 +39,7 @@ macro_rules! tests {
 
 mod architecture;
 mod billing;
+mod contexts;
 mod executions;
 mod faults;
 mod files;
@@ -47,6 +48,7 @@ mod isolation;
 mod limits;
 mod restart;
 mod sessions;
+mod streams;
 
 /// A room of tests.
 type Room = fn(&Shared) -> Vec<Trial>;
@@ -55,6 +57,8 @@ const ROOMS: &[Room] = &[
     architecture::all,
     sessions::all,
     executions::all,
+    contexts::all,
+    streams::all,
     files::all,
     limits::all,
     inputs::all,

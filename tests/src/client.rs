@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use reqwest::blocking::{Body, Client as Http, RequestBuilder};
 use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 /// What the server answered.
@@ -150,5 +151,70 @@ impl Client {
         let answer = self.delete(&format!("/v1/sessions/{session}"))?;
         ensure!(answer.status == 200, "close: {} {}", answer.status, answer.text());
         Ok(answer.json())
+    }
+}
+
+/// A server-sent event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its type.
+    pub name: String,
+    /// Its `id`.
+    pub id: u64,
+    /// Its data.
+    pub data: Value,
+}
+
+/// Events as they arrive.
+#[derive(Debug)]
+pub struct EventStream(BufReader<reqwest::blocking::Response>);
+
+impl Client {
+    /// Runs an execution request and reads what it says.
+    pub fn stream(&self, path: &str, request: &Value) -> Result<EventStream> {
+        let request = self.request(Method::POST, path).header("Accept", "text/event-stream").json(request);
+        EventStream::open(request)
+    }
+
+    /// Reads what an execution says behind a position.
+    pub fn events(&self, session: &str, execution: &str, after: u64) -> Result<EventStream> {
+        let path = format!("/v1/sessions/{session}/executions/{execution}/events?after={after}");
+        EventStream::open(self.request(Method::GET, &path))
+    }
+}
+
+impl EventStream {
+    fn open(request: RequestBuilder) -> Result<Self> {
+        let response = request.send()?;
+        let status = response.status();
+        ensure!(status == 200, "events: {status} {}", response.text()?);
+        Ok(Self(BufReader::new(response)))
+    }
+}
+
+impl Iterator for EventStream {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Result<Event>> {
+        let (mut name, mut id, mut data) = (String::new(), 0, None);
+        loop {
+            let mut line = String::new();
+            match self.0.read_line(&mut line) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) => return Some(Err(error.into())),
+            }
+            match line.trim_end_matches('\n').split_once(": ") {
+                Some(("event", value)) => name = value.to_owned(),
+                Some(("id", value)) => id = value.parse().unwrap_or_default(),
+                Some(("data", value)) => data = serde_json::from_str(value).ok(),
+                // A comment, or the end of an event.
+                _ => {
+                    if let Some(data) = data.take() {
+                        return Some(Ok(Event { name, id, data }));
+                    }
+                }
+            }
+        }
     }
 }

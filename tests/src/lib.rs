@@ -4,5 +4,5 @@ mod client;
 pub mod host;
 mod server;
 
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, Event, EventStream};
 pub use server::{Options, Server};

@@ -1,6 +1,6 @@
 //! Request bodies and queries: strict, bounded, and every mistake named.
 //!
-//! `null` stands for an omitted field. Unknown fields, repeated fields and wrong types are mistakes.
+//! `null` stands for an omitted field (but for `stdin`). Unknown fields, repeated fields and wrong types are mistakes.
 
 use super::error::{Code, FieldError, Problem};
 use crate::config::micros;
@@ -239,6 +239,16 @@ impl Fields<'_> {
             let field = format!("{}{}", self.prefix, repeated(name));
             self.errors.push(FieldError { field, detail: detail.into() });
         }
+    }
+
+    /// Whether it is there and `null`.
+    pub(super) fn is_null(&self, name: &str) -> bool {
+        self.fields.get(name).is_some_and(Value::is_null)
+    }
+
+    /// A text that is left in its place.
+    pub(super) fn peek(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)?.as_str()
     }
 
     fn take(&mut self, name: &str) -> Option<Value> {

@@ -207,6 +207,8 @@ impl From<Refusal> for Problem {
             Refusal::ContextNotFound => Code::ContextNotFound,
             Refusal::SessionClosed => Code::SessionClosed,
             Refusal::KeyConflict => Code::IdempotencyConflict,
+            Refusal::NotRunning | Refusal::ContextExists => Code::Conflict,
+            Refusal::Streams => Code::Capacity,
             Refusal::ContextBusy => Code::ContextBusy,
             Refusal::Quota(_) => Code::QuotaExceeded,
             Refusal::Capacity(_) => Code::Capacity,

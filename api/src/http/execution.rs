@@ -3,20 +3,21 @@
 use super::body::{Fields, Object, Query};
 use super::error::Problem;
 use super::session::{self, env};
-use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, key, ok, time};
+use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, event, json, key, ok, time};
 use crate::ledger::{ExecutionRow, GuestError, Report, Rich};
 use crate::service::{ContextName, ExecutionRequest, OnDisconnect, Refusal, RunRequest, context_id};
+use crate::tenant::Tenant;
 use crate::words::{Engine, ExecutionStatus, Language, LimitName, Runtime, words};
 use anchorhold_sandbox::WorkspacePath;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use base64::Engine as _;
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::Value;
 
 const CONTEXT_BYTES_MAX: usize = 64;
+const CONTEXT_DEFAULT: &str = "default";
 const FILES_MAX: usize = 64;
 
 words!(
@@ -30,7 +31,7 @@ words!(
 );
 
 #[derive(Serialize)]
-struct ExecutionBody<'a> {
+pub(super) struct ExecutionBody<'a> {
     id: String,
     session_id: String,
     language: Language,
@@ -79,7 +80,7 @@ struct FileBody<'a> {
 }
 
 impl<'a> ExecutionBody<'a> {
-    fn new(row: &'a ExecutionRow, running: &'a Report) -> Self {
+    pub(super) fn new(row: &'a ExecutionRow, running: &'a Report) -> Self {
         let report = row.report.as_ref().unwrap_or(running);
         let output = row.output.as_ref();
         let queued_us = i64::try_from(report.queued_us).unwrap_or(i64::MAX);
@@ -132,9 +133,24 @@ fn answer(row: &ExecutionRow) -> Response {
     ok(&ExecutionBody::new(row, &Report::default()))
 }
 
+/// Answers once it is recorded that an execution begins: in the background, or as a stream of what it says.
+async fn begun(
+    door: &Door,
+    tenant: &Tenant,
+    row: &ExecutionRow,
+    on_disconnect: OnDisconnect,
+    streamed: bool,
+) -> Result<Response, Problem> {
+    if !streamed {
+        return Ok(json(StatusCode::ACCEPTED, &ExecutionBody::new(row, &Report::default())));
+    }
+    let (session, id) = (row.session, row.id);
+    let cancel = (on_disconnect == OnDisconnect::Cancel).then(|| door.service.cancel_on_drop(session, id));
+    Ok(event::respond(door.service.follow(tenant, session, id, 0).await?, cancel))
+}
+
 /// Fields of an execution in a request; also those of `/v1/run`, whose session has the rest.
 fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
-    fields.not_yet("background", &[Value::Bool(false)]);
     fields.not_yet("command", &[]);
     let language: Option<Language> = fields.word("language", Language::ALL);
     let engine = fields.word("engine", Engine::ALL);
@@ -149,6 +165,8 @@ fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
         Some(Disconnect::Cancel) => OnDisconnect::Cancel,
         Some(Disconnect::Continue) | None => OnDisconnect::Continue,
     };
+    // `null` leaves it open; omitted it is empty.
+    let stdin_open = fields.is_null("stdin");
     let request = ExecutionRequest {
         language: language.unwrap_or(Language::Python),
         engine,
@@ -159,7 +177,9 @@ fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
         env: Vec::new(),
         cwd: fields.parsed("cwd", 8192),
         stdin: fields.any_text("stdin").unwrap_or_default().into_bytes(),
+        stdin_open,
         code: code(fields),
+        background: fields.flag("background").unwrap_or(false),
         on_disconnect,
     };
     if language.is_none() {
@@ -178,25 +198,28 @@ fn code(fields: &mut Fields<'_>) -> String {
 }
 
 fn context(fields: &mut Fields<'_>) -> ContextName {
-    let text = fields.text("context", CONTEXT_BYTES_MAX).unwrap_or_else(|| "default".into());
-    if let Some(id) = text.strip_prefix("ctx_").and_then(|id| id.parse().ok()) {
-        return ContextName::Id(id);
+    let id = fields.peek("context").and_then(|text| text.strip_prefix("ctx_")?.parse().ok());
+    let name = if id.is_some() {
+        fields.text("context", CONTEXT_BYTES_MAX)
+    } else {
+        context_name(fields, "context")
+    };
+    match id {
+        Some(id) => ContextName::Id(id),
+        None => ContextName::Name(name.unwrap_or_else(|| CONTEXT_DEFAULT.into())),
     }
-    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if text.is_empty() || !letters {
-        fields.wrong("context", "must be 1 to 64 of A-Z a-z 0-9 _ . - or an id (ctx_…)");
-    }
-    ContextName::Name(text)
 }
 
-/// Streams of events are not there yet; who accepts nothing else must know.
-fn refuse_streams(headers: &HeaderMap) -> Result<(), Problem> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accept.contains("text/event-stream") && !accept.contains("application/json") && !accept.contains("*/*")
-    {
-        return Err(Problem::field("Accept", "event streams are not available on this server yet"));
+/// The name of a context; the default one where omitted.
+pub(super) fn context_name(fields: &mut Fields<'_>, field: &str) -> Option<String> {
+    let text = fields.text(field, CONTEXT_BYTES_MAX).unwrap_or_else(|| CONTEXT_DEFAULT.into());
+    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    // What looks like an id must not become a name that no request can mean.
+    if text.is_empty() || !letters || text.starts_with("ctx_") {
+        fields.wrong(field, "must be 1 to 64 of A-Z a-z 0-9 _ . -, or in an execution an id (ctx_…)");
+        return None;
     }
-    Ok(())
+    Some(text)
 }
 
 pub(super) async fn create(
@@ -206,13 +229,18 @@ pub(super) async fn create(
     headers: HeaderMap,
     object: Object,
 ) -> Result<Response, Problem> {
-    refuse_streams(&headers)?;
     let key = key(&headers, &object)?;
     let request = object.read(|fields| {
         let runtime = fields.word("runtime", Runtime::ALL);
         let env = env(fields);
         request(fields).map(|request| ExecutionRequest { runtime, env, ..request })
     })?;
+    let streamed = event::wanted(&headers);
+    if request.background || streamed {
+        let on_disconnect = request.on_disconnect;
+        let row = door.service.begin(&tenant, session, request, key).await?;
+        return begun(&door, &tenant, &row, on_disconnect, streamed).await;
+    }
     Ok(answer(&*door.service.execute(&tenant, session, request, key).await?))
 }
 
@@ -222,10 +250,12 @@ pub(super) async fn run(
     headers: HeaderMap,
     object: Object,
 ) -> Result<Response, Problem> {
-    refuse_streams(&headers)?;
     let key = key(&headers, &object)?;
     let request = object.read(|fields| {
         let execution = request(fields)?;
+        if execution.background {
+            fields.wrong("background", "needs a session: create one first");
+        }
         Some(RunRequest {
             session: session::request(fields),
             execution,
@@ -233,6 +263,11 @@ pub(super) async fn run(
             return_files: return_files(fields),
         })
     })?;
+    if event::wanted(&headers) {
+        let on_disconnect = request.execution.on_disconnect;
+        let row = door.service.begin_run(&tenant, request, key).await?;
+        return begun(&door, &tenant, &row, on_disconnect, true).await;
+    }
     Ok(answer(&*door.service.run(&tenant, request, key).await?))
 }
 
@@ -243,13 +278,7 @@ fn files(fields: &mut Fields<'_>) -> Vec<(WorkspacePath, Bytes)> {
             let path = path(file);
             let content = match (file.any_text("content"), file.any_text("content_base64")) {
                 (Some(text), None) => Some(Bytes::from(text)),
-                (None, Some(text)) => {
-                    let decoded = base64::engine::general_purpose::STANDARD.decode(text);
-                    if decoded.is_err() {
-                        file.wrong("content_base64", "is not base64");
-                    }
-                    decoded.ok().map(Bytes::from)
-                }
+                (None, Some(text)) => Some(Bytes::from(decoded(file, "content_base64", &text))),
                 _ => {
                     file.wrong("content", "exactly one of content and content_base64 is needed");
                     None
@@ -308,7 +337,7 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     match id {
         Some(id) => Ok(answer(&door.service.execution(&tenant, session, id).await?)),
-        None => Err(no_execution(&door, &tenant, session).await),
+        None => Err(not_found(&door, &tenant, session).await),
     }
 }
 
@@ -320,14 +349,82 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     match id {
         Some(id) => Ok(answer(&door.service.cancel(&tenant, session, id).await?)),
-        None => Err(no_execution(&door, &tenant, session).await),
+        None => Err(not_found(&door, &tenant, session).await),
     }
 }
 
+words!(
+    /// A signal that a program can be sent.
+    Signal {
+        /// As Ctrl-C: the program ends, its interpreter lives on where it can.
+        Interrupt = "SIGINT",
+        /// Likewise.
+        Terminate = "SIGTERM",
+        /// The interpreter ends with it.
+        Kill = "SIGKILL",
+    }
+);
+
+/// `POST …/{exe}/signal`
+pub(super) async fn signal(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(session): SessionAt,
+    ExecutionAt(id): ExecutionAt,
+    object: Object,
+) -> Result<Response, Problem> {
+    let signal = object.read(|fields| {
+        let signal = fields.word("signal", Signal::ALL);
+        if signal.is_none() {
+            fields.missing("signal");
+        }
+        signal
+    })?;
+    let Some(id) = id else { return Err(not_found(&door, &tenant, session).await) };
+    if signal == Signal::Kill {
+        door.service.kill(&tenant, session, id).await?;
+    }
+    Ok(answer(&door.service.cancel(&tenant, session, id).await?))
+}
+
+/// `POST …/{exe}/stdin`
+pub(super) async fn stdin(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    SessionAt(session): SessionAt,
+    ExecutionAt(id): ExecutionAt,
+    object: Object,
+) -> Result<Response, Problem> {
+    let (bytes, end) = object.read(|fields| {
+        let end = fields.flag("eof").unwrap_or(false);
+        let bytes = match (fields.any_text("text"), fields.any_text("base64")) {
+            (Some(text), None) => text.into_bytes(),
+            (None, Some(text)) => decoded(fields, "base64", &text),
+            (None, None) if end => Vec::new(),
+            _ => {
+                fields.wrong("text", "exactly one of text and base64 is needed, or eof alone");
+                Vec::new()
+            }
+        };
+        Some((bytes, end))
+    })?;
+    let Some(id) = id else { return Err(not_found(&door, &tenant, session).await) };
+    let length = bytes.len();
+    door.service.input(&tenant, session, id, bytes, end).await?;
+    Ok(ok(&serde_json::json!({ "bytes": length, "eof": end })))
+}
+
+fn decoded(fields: &mut Fields<'_>, name: &str, text: &str) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_else(|_| {
+        fields.wrong(name, "is not base64");
+        Vec::new()
+    })
+}
+
 /// What is no id is answered like one that is unknown: the session is looked for first.
-async fn no_execution(
+pub(super) async fn not_found(
     door: &Door,
-    tenant: &crate::tenant::Tenant,
+    tenant: &Tenant,
     session: anchorhold_sandbox::SessionId,
 ) -> Problem {
     match door.service.session(tenant, session).await {

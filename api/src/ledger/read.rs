@@ -1,6 +1,9 @@
 //! Questions to the ledger.
 
-use super::{ExecutionRow, Ledger, LedgerError, Once, Record, Remembered, SessionRow, Totals, counted};
+use super::{
+    ExecutionRow, Ledger, LedgerError, Once, Place, Record, Remembered, SessionRow, Totals, counted,
+};
+use crate::service::Defaults;
 use crate::words::{ExecutionStatus, SessionStatus};
 use anchorhold_sandbox::{Boottime, CellId, ExecutionId, SessionId};
 use sqlx::Row as _;
@@ -231,6 +234,17 @@ impl Ledger {
         let row = sqlx::query("SELECT tenant, created_us FROM sessions WHERE id = ?").bind(id.to_string());
         let row = row.fetch_optional(&self.readers).await?;
         Ok(row.map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
+    }
+
+    /// Contexts of a session that a client prepared.
+    pub async fn contexts(&self, session: SessionId) -> Result<Vec<(Place, Defaults)>, LedgerError> {
+        let rows = sqlx::query("SELECT place, defaults FROM contexts WHERE session_id = ?");
+        let rows = rows.bind(session.to_string()).fetch_all(&self.readers).await?;
+        let contexts = rows.iter().map(|row| {
+            let (place, defaults): (&str, &str) = (row.try_get("place")?, row.try_get("defaults")?);
+            Ok((serde_json::from_str(place)?, serde_json::from_str(defaults)?))
+        });
+        contexts.collect()
     }
 
     /// What became of an earlier request with this key.

@@ -1,7 +1,8 @@
 //! The one writer. Whatever waits while a transaction is under way goes into the next one together.
 
-use super::{Closing, Ledger, LedgerError, NewExecution, Once, SessionRow, stored};
+use super::{Closing, Ledger, LedgerError, NewExecution, Once, Place, SessionRow, stored};
 use crate::price::{Plan, Used};
+use crate::service::Defaults;
 use crate::words::{CloseReason, ExecutionStatus};
 use anchorhold_sandbox::{Boottime, ExecutionId, SessionId, Tombstone, Walls};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
@@ -112,8 +113,12 @@ static CLOSE_SESSION: Sql = sql!(
 );
 static END_SESSION: Sql = sql!(
     "UPDATE sessions SET status = 'closed', close_reason = coalesce(close_reason, ?), ended_us = ?, \
-     walls = coalesce(?, walls) WHERE id = ? AND ended_us IS NULL"
+     walls = coalesce(?, walls) WHERE id = ? AND ended_us IS NULL",
+    "DELETE FROM contexts WHERE session_id = ?"
 );
+static SAVE_CONTEXT: Sql =
+    sql!("INSERT INTO contexts (session_id, place, defaults, created_us) VALUES (?, ?, ?, ?)");
+static DELETE_CONTEXT: Sql = sql!("DELETE FROM contexts WHERE session_id = ? AND place = ?");
 static SET_KEY: Sql = sql!(
     "DELETE FROM keys WHERE tenant = ?2 AND name = ?3 AND digest <> ?1",
     "INSERT OR IGNORE INTO keys (digest, tenant, name, created_us) VALUES (?1, ?2, ?3, ?4)"
@@ -487,8 +492,31 @@ impl Ledger {
             .bind(reason.as_str())
             .bind(ended_us)
             .bind(walls.map(serde_json::to_string).transpose()?)
+            .bind(id.to_string())
             .bind(id.to_string());
         self.writer.write(&END_SESSION, values).await
+    }
+
+    /// A client prepared a context.
+    pub async fn save_context(
+        &self,
+        session: SessionId,
+        place: &Place,
+        defaults: &Defaults,
+        now_us: i64,
+    ) -> Result<(), LedgerError> {
+        let values = Binder::default()
+            .bind(session.to_string())
+            .bind(serde_json::to_string(place)?)
+            .bind(serde_json::to_string(defaults)?)
+            .bind(now_us);
+        self.writer.write(&SAVE_CONTEXT, values).await
+    }
+
+    /// A context is not wanted any more.
+    pub async fn delete_context(&self, session: SessionId, place: &Place) -> Result<(), LedgerError> {
+        let values = Binder::default().bind(session.to_string()).bind(serde_json::to_string(place)?);
+        self.writer.write(&DELETE_CONTEXT, values).await
     }
 
     /// This is the tenant's key of that name from now on; another one of that name is not any more.

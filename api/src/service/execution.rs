@@ -1,8 +1,9 @@
 //! Running code: `reserve → open record → run → close record → answer`.
 
+use super::context::Defaults;
 use super::live::{Live, Running};
-use super::once::{Answer, Key};
-use super::{Refusal, Service, SessionRequest, now_us};
+use super::once::{Answer, Await, Key};
+use super::{Refusal, Service, SessionRequest, context_id, now_us};
 use crate::ledger::{
     Closing, ExecutionRow, GuestError, NewExecution, Once, Output, Place, Report, ReturnedFile, Rich,
 };
@@ -63,10 +64,14 @@ pub struct ExecutionRequest {
     pub env: Vec<(String, String)>,
     /// Its working directory.
     pub cwd: Option<WorkspacePath>,
-    /// Its input.
+    /// Its input, or the beginning of it.
     pub stdin: Vec<u8>,
+    /// More of it may follow.
+    pub stdin_open: bool,
     /// The program.
     pub code: String,
+    /// Nobody waits for it: it may take as long as its session lives.
+    pub background: bool,
     /// What becomes of it when the caller goes away.
     pub on_disconnect: OnDisconnect,
 }
@@ -88,12 +93,23 @@ pub struct RunRequest {
 struct Opened {
     live: Arc<Live>,
     new: NewExecution,
+    /// Somebody was told that it is accepted: from then on it ends in a record, whatever happens.
+    told: bool,
     _running: Running,
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Cancels an execution when its caller goes away before the answer.
-struct CancelOnDrop {
+/// A run on its way: its session is live.
+struct OpenedRun {
+    opened: Opened,
+    execution: Execution,
+    files: Vec<(WorkspacePath, Bytes)>,
+    return_files: Vec<WorkspacePath>,
+}
+
+/// Cancels an execution when it is dropped: when the caller goes away before the answer.
+#[derive(Debug)]
+pub struct CancelOnDrop {
     service: Service,
     session: SessionId,
     id: ExecutionId,
@@ -118,17 +134,37 @@ impl Service {
         key: Option<Key>,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let id = ExecutionId::random();
-        let _cancel = (request.on_disconnect == OnDisconnect::Cancel).then(|| CancelOnDrop {
-            service: self.clone(),
-            session,
-            id,
-        });
+        let _cancel =
+            (request.on_disconnect == OnDisconnect::Cancel).then(|| self.cancel_on_drop(session, id));
         let (service, tenant) = (self.clone(), tenant.clone());
         let once = key.map(|key| key.of(tenant.name(), format!("executions/{session}")));
-        let answer = self.at_most_once(once.clone(), async move {
-            service.accepting()?;
-            let live = service.find(&tenant, session).await?;
-            service.execute_in(&live, id, request, once).await.map(Answer::Execution)
+        let answer = self.at_most_once(once.clone(), Await::End, async move {
+            let (opened, execution) = service.open(&tenant, session, id, request, once).await?;
+            service.finish(opened, execution).await.map(Answer::Execution)
+        });
+        execution(answer.await?)
+    }
+
+    /// Begins to run code in a session; answers once that is recorded. Again with the same key: as it is by then.
+    pub async fn begin(
+        &self,
+        tenant: &Tenant,
+        session: SessionId,
+        request: ExecutionRequest,
+        key: Option<Key>,
+    ) -> Result<Arc<ExecutionRow>, Refusal> {
+        let (service, tenant) = (self.clone(), tenant.clone());
+        let once = key.map(|key| key.of(tenant.name(), format!("executions/{session}")));
+        let answer = self.at_most_once(once.clone(), Await::Record, async move {
+            let id = ExecutionId::random();
+            let (mut opened, execution) = service.open(&tenant, session, id, request, once).await?;
+            opened.told = true;
+            let row = Arc::new(opened.new.row());
+            let finishing = service.clone();
+            service.0.work.spawn(async move {
+                let _recorded = finishing.finish(opened, execution).await;
+            });
+            Ok(Answer::Execution(row))
         });
         execution(answer.await?)
     }
@@ -142,10 +178,38 @@ impl Service {
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let (service, tenant) = (self.clone(), tenant.clone());
         let once = key.map(|key| key.of(tenant.name(), "run"));
-        let answer = self.at_most_once(once.clone(), async move {
-            service.run_whole(&tenant, request, once).await.map(Answer::Execution)
+        let answer = self.at_most_once(once.clone(), Await::End, async move {
+            let run = service.open_run(&tenant, request, once).await?;
+            service.finish_run(run).await.map(Answer::Execution)
         });
         execution(answer.await?)
+    }
+
+    /// As [`Service::run`]; answers once it is recorded that it begins.
+    pub async fn begin_run(
+        &self,
+        tenant: &Tenant,
+        request: RunRequest,
+        key: Option<Key>,
+    ) -> Result<Arc<ExecutionRow>, Refusal> {
+        let (service, tenant) = (self.clone(), tenant.clone());
+        let once = key.map(|key| key.of(tenant.name(), "run"));
+        let answer = self.at_most_once(once.clone(), Await::Record, async move {
+            let mut run = service.open_run(&tenant, request, once).await?;
+            run.opened.told = true;
+            let row = Arc::new(run.opened.new.row());
+            let finishing = service.clone();
+            service.0.work.spawn(async move {
+                let _recorded = finishing.finish_run(run).await;
+            });
+            Ok(Answer::Execution(row))
+        });
+        execution(answer.await?)
+    }
+
+    /// Cancels an execution when the guard is dropped.
+    pub fn cancel_on_drop(&self, session: SessionId, id: ExecutionId) -> CancelOnDrop {
+        CancelOnDrop { service: self.clone(), session, id }
     }
 
     /// Ends an execution; answers what is known of it after its end, or after a while.
@@ -171,52 +235,94 @@ impl Service {
         self.execution(tenant, session, id).await
     }
 
-    async fn execute_in(
+    /// More standard input for a running execution, or its end.
+    pub async fn input(
         &self,
-        live: &Arc<Live>,
+        tenant: &Tenant,
+        session: SessionId,
+        id: ExecutionId,
+        bytes: Vec<u8>,
+        end: bool,
+    ) -> Result<(), Refusal> {
+        let live = self.find(tenant, session).await?;
+        if live.cells.input(id, bytes, end) {
+            return Ok(());
+        }
+        self.execution(tenant, session, id).await?;
+        Err(Refusal::NotRunning)
+    }
+
+    /// Ends an execution together with its interpreter.
+    pub async fn kill(&self, tenant: &Tenant, session: SessionId, id: ExecutionId) -> Result<(), Refusal> {
+        let live = self.find(tenant, session).await?;
+        if live.cells.kill(id) {
+            return Ok(());
+        }
+        self.execution(tenant, session, id).await?;
+        Err(Refusal::NotRunning)
+    }
+
+    async fn open(
+        &self,
+        tenant: &Tenant,
+        session: SessionId,
         id: ExecutionId,
         request: ExecutionRequest,
         once: Option<Once>,
-    ) -> Result<Arc<ExecutionRow>, Refusal> {
-        let timeout_us = timeout(&request, live.terms.limits.execution_us)?;
-        let place = self.place(live, &request)?;
+    ) -> Result<(Opened, Execution), Refusal> {
+        self.accepting()?;
+        let live = self.find(tenant, session).await?;
+        let timeout_us = live.timeout(&request)?;
+        let (place, defaults) = self.place(&live, &request)?;
         let room = self.room(&request, 0)?;
         let running = live.admit(id, &place)?;
-        let new = NewExecution { id, session: live.id, created_us: now_us(), place };
+        let new = NewExecution { id, session, created_us: now_us(), place };
         self.0.ledger.open_execution(&new, once.as_ref()).await?;
-        let opened = Opened { live: live.clone(), new, _running: running, _room: Some(room) };
-        let outcome = live.cells.execute(assignment(&opened.new, request, timeout_us)).await;
+        let execution = assignment(&new, request, defaults, timeout_us);
+        Ok((Opened { live, new, told: false, _running: running, _room: Some(room) }, execution))
+    }
+
+    async fn finish(&self, opened: Opened, execution: Execution) -> Result<Arc<ExecutionRow>, Refusal> {
+        let outcome = opened.live.cells.execute(execution).await;
         self.conclude(opened, outcome, None).await
     }
 
-    async fn run_whole(
+    async fn open_run(
         &self,
         tenant: &Tenant,
         request: RunRequest,
         once: Option<Once>,
-    ) -> Result<Arc<ExecutionRow>, Refusal> {
+    ) -> Result<OpenedRun, Refusal> {
         let (live, row) = self.admit_session(tenant, request.session)?;
         let prepared = async {
-            let timeout_us = timeout(&request.execution, live.terms.limits.execution_us)?;
-            let place = self.place(&live, &request.execution)?;
+            let timeout_us = live.timeout(&request.execution)?;
+            let (place, defaults) = self.place(&live, &request.execution)?;
             let files = request.files.iter().map(|(_, content)| content.len()).sum();
             let room = self.room(&request.execution, files)?;
             let id = ExecutionId::random();
             let running = live.admit(id, &place)?;
             let new = NewExecution { id, session: live.id, created_us: row.created_us, place };
             self.0.ledger.open_run(&row, &new, once.as_ref()).await?;
-            Ok((timeout_us, Opened { live: live.clone(), new, _running: running, _room: Some(room) }))
+            let execution = assignment(&new, request.execution, defaults, timeout_us);
+            let opened =
+                Opened { live: live.clone(), new, told: false, _running: running, _room: Some(room) };
+            Ok((opened, execution))
         };
-        let (timeout_us, opened) = match prepared.await {
-            Ok(prepared) => prepared,
+        match prepared.await {
+            Ok((opened, execution)) => {
+                let (files, return_files) = (request.files, request.return_files);
+                Ok(OpenedRun { opened, execution, files, return_files })
+            }
             Err(refusal) => {
                 self.0.live.remove(&live);
-                return Err(refusal);
+                Err(refusal)
             }
-        };
-        let answer =
-            self.run_opened(opened, request.execution, timeout_us, request.files, &request.return_files);
-        let answer = answer.await;
+        }
+    }
+
+    async fn finish_run(&self, run: OpenedRun) -> Result<Arc<ExecutionRow>, Refusal> {
+        let live = run.opened.live.clone();
+        let answer = self.run_opened(run).await;
         if answer.is_err() {
             live.set_forgettable();
         }
@@ -225,24 +331,18 @@ impl Service {
         answer
     }
 
-    async fn run_opened(
-        &self,
-        opened: Opened,
-        request: ExecutionRequest,
-        timeout_us: u64,
-        files: Vec<(WorkspacePath, Bytes)>,
-        return_files: &[WorkspacePath],
-    ) -> Result<Arc<ExecutionRow>, Refusal> {
+    async fn run_opened(&self, run: OpenedRun) -> Result<Arc<ExecutionRow>, Refusal> {
+        let OpenedRun { opened, execution, files, return_files } = run;
         let live = opened.live.clone();
         for (path, content) in files {
             let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
             let body = futures_util::stream::iter([Ok(content)]);
             if let Err(error) = live.cells.upload(&path, Some(length), body).await {
-                return self.release(opened, error).await;
+                return self.conclude(opened, Err(error), None).await;
             }
         }
-        let outcome = live.cells.execute(assignment(&opened.new, request, timeout_us)).await;
-        let returned = match (&outcome, return_files) {
+        let outcome = live.cells.execute(execution).await;
+        let returned = match (&outcome, &*return_files) {
             (Err(_), _) | (_, []) => None,
             (Ok(_), paths) => Some(live.return_files(paths).await),
         };
@@ -254,7 +354,7 @@ impl Service {
         let running = live.resume(row.id);
         let new =
             NewExecution { id: row.id, session: row.session, created_us: row.created_us, place: row.place };
-        let opened = Opened { live: live.clone(), new, _running: running, _room: None };
+        let opened = Opened { live: live.clone(), new, told: true, _running: running, _room: None };
         let (service, key) = (self.clone(), context_key(&opened.new.place));
         self.0.work.spawn(async move {
             // Whatever is not a result: no cell can tell what became of it.
@@ -273,6 +373,12 @@ impl Service {
         let closing = match outcome {
             Ok(finished) => self.closing(&opened, finished, files),
             Err(Error::Lost) => lost(&opened.new, opened.live.tenant.clone(), &self.0.prices.version),
+            Err(error) if opened.told => {
+                let tenant = opened.live.tenant.clone();
+                let mut closing = lost(&opened.new, tenant, &self.0.prices.version);
+                closing.output.error = Some(not_run(error));
+                closing
+            }
             Err(error) => return self.release(opened, error).await,
         };
         let Err(error) = self.0.ledger.close_execution(&closing).await else {
@@ -319,11 +425,12 @@ impl Service {
             report,
             price_version: self.0.prices.version.clone(),
             output: Output {
-                stdout: text(finished.stdout),
-                stderr: text(finished.stderr),
+                stdout: finished.stdout.text,
+                stderr: finished.stderr.text,
                 results: finished.values.iter().map(|json| rich(json)).collect(),
                 error: finished.error.as_deref().map(guest_error),
                 files,
+                pieces: finished.pieces,
             },
         }
     }
@@ -337,21 +444,34 @@ impl Service {
         room.map_err(|_| Refusal::Capacity("too much code waits to run".into()))
     }
 
-    /// Where the execution runs.
-    fn place(&self, live: &Live, request: &ExecutionRequest) -> Result<Place, Refusal> {
-        let context = match &request.context {
-            ContextName::Name(name) => name.clone(),
+    /// Where the execution runs, and what its context gives it.
+    fn place(&self, live: &Live, request: &ExecutionRequest) -> Result<(Place, Defaults), Refusal> {
+        let place = match &request.context {
+            ContextName::Name(name) => {
+                let runtime = request.runtime.unwrap_or(live.terms.runtime);
+                self.place_named(name.clone(), request.language, request.engine, runtime)?
+            }
             ContextName::Id(id) => {
-                let place = live.context(*id).ok_or(Refusal::ContextNotFound)?;
-                return if place.language == request.language {
-                    Ok(place)
-                } else {
+                let (place, defaults) = live.context(*id).ok_or(Refusal::ContextNotFound)?;
+                if place.language != request.language {
                     let why = format!("is a context of {}", place.language);
-                    Err(Refusal::Invalid { field: "context", why })
-                };
+                    return Err(Refusal::Invalid { field: "context", why });
+                }
+                return Ok((place, defaults));
             }
         };
-        let runtime = request.runtime.unwrap_or(live.terms.runtime);
+        let known = context_id(live.id, &place).and_then(|id| live.context(id));
+        Ok((place, known.map(|(_, defaults)| defaults).unwrap_or_default()))
+    }
+
+    /// Where a context of this name is.
+    pub(super) fn place_named(
+        &self,
+        context: String,
+        language: Language,
+        engine: Option<Engine>,
+        runtime: Runtime,
+    ) -> Result<Place, Refusal> {
         if runtime == Runtime::Native {
             return Err(Refusal::Isolation("no image on this server runs code natively".into()));
         }
@@ -359,10 +479,8 @@ impl Service {
         if images.is_empty() && !self.0.sandbox.is_ready() {
             return Err(Refusal::Capacity("the warden is away".into()));
         }
-        let image = choose(&images, request.language, request.engine).ok_or_else(|| {
-            Refusal::Isolation(format!("no image on this server runs {} in wasm", request.language))
-        })?;
-        let (language, engine) = (request.language, request.engine);
+        let image = choose(&images, language, engine)
+            .ok_or_else(|| Refusal::Isolation(format!("no image on this server runs {language} in wasm")))?;
         Ok(Place { language, engine, runtime, image: image.digest, context })
     }
 }
@@ -378,6 +496,22 @@ impl Live {
             files.push(ReturnedFile { path: path.to_string(), content });
         }
         files
+    }
+}
+
+impl NewExecution {
+    /// The execution as the ledger has it now.
+    fn row(&self) -> ExecutionRow {
+        ExecutionRow {
+            id: self.id,
+            session: self.session,
+            status: ExecutionStatus::Running,
+            created_us: self.created_us,
+            ended_us: None,
+            place: self.place.clone(),
+            report: None,
+            output: None,
+        }
     }
 }
 
@@ -404,26 +538,50 @@ fn execution(answer: Answer) -> Result<Arc<ExecutionRow>, Refusal> {
     }
 }
 
-fn timeout(request: &ExecutionRequest, most_us: u64) -> Result<u64, Refusal> {
-    let timeout_us = request.timeout_us.unwrap_or(TIMEOUT_DEFAULT_US.min(most_us));
-    if timeout_us <= most_us {
-        return Ok(timeout_us);
+impl Live {
+    /// The time of an execution.
+    fn timeout(&self, request: &ExecutionRequest) -> Result<u64, Refusal> {
+        let foreground_us = self.terms.limits.execution_us;
+        let (most_us, what) = if request.background {
+            (self.left_us(), "what is left of the session's life")
+        } else {
+            (foreground_us, "limits.execution_seconds")
+        };
+        let timeout_us = request.timeout_us.unwrap_or(TIMEOUT_DEFAULT_US.min(most_us));
+        if timeout_us <= most_us {
+            return Ok(timeout_us);
+        }
+        let why = format!("must be at most {what} ({} s)", most_us / 1_000_000);
+        Err(Refusal::Invalid { field: "timeout_seconds", why })
     }
-    let why = format!("must be at most limits.execution_seconds ({} s)", most_us / 1_000_000);
-    Err(Refusal::Invalid { field: "timeout_seconds", why })
 }
 
-fn assignment(new: &NewExecution, request: ExecutionRequest, timeout_us: u64) -> Execution {
+/// Where nothing else is said, an execution takes this from its context.
+fn assignment(
+    new: &NewExecution,
+    request: ExecutionRequest,
+    defaults: Defaults,
+    timeout_us: u64,
+) -> Execution {
+    let mut env = defaults.env;
+    env.retain(|(name, _)| request.env.iter().all(|(other, _)| other != name));
+    env.extend(request.env);
     Execution {
         id: new.id,
         context: context_key(&new.place),
         reset_context: request.reset_context,
         code: request.code,
         stdin: request.stdin,
-        env: request.env,
-        cwd: request.cwd.map(|path| format!("/workspace/{path}")),
+        stdin_open: request.stdin_open,
+        env,
+        cwd: request.cwd.or(defaults.cwd).map(|path| format!("/workspace/{path}")),
         timeout_us,
     }
+}
+
+/// Told to whoever was told that an execution is accepted, and then there was no cell for it.
+fn not_run(error: Error) -> GuestError {
+    GuestError { name: "NOT_RUN".into(), message: Refusal::from(error).to_string(), traceback: String::new() }
 }
 
 pub(super) fn context_key(place: &Place) -> ContextKey {
@@ -465,7 +623,7 @@ fn status(outcome: Outcome) -> ExecutionStatus {
 
 fn report(finished: &Finished) -> Report {
     let usage = &finished.usage;
-    let cut = |stream: &Capture| stream.total_bytes > u64::try_from(stream.bytes.len()).unwrap_or(u64::MAX);
+    let cut = |stream: &Capture| stream.total_bytes > stream.kept_bytes;
     Report {
         limit: match finished.outcome {
             Outcome::Exceeded(limit) => Some(limit_name(limit)),
@@ -496,14 +654,8 @@ fn limit_name(limit: Limit) -> LimitName {
     }
 }
 
-/// What a program wrote need not be text; what is not becomes U+FFFD.
-fn text(stream: Capture) -> String {
-    String::from_utf8(stream.bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
 /// A guest wrote this. What has not the shape of a rich value is shown as what it is: JSON.
-fn rich(json: &[u8]) -> Rich {
+pub(super) fn rich(json: &[u8]) -> Rich {
     let mut value: Value = serde_json::from_slice(json).unwrap_or_default();
     if let Some(Value::Object(mime)) = value.get_mut("mime").map(Value::take) {
         return Rich { main: value["main"] == true, mime };
@@ -546,7 +698,6 @@ mod tests {
         fn nothing_a_guest_writes_panics(bytes: Vec<u8>) {
             let _value = rich(&bytes);
             let _error = guest_error(&bytes);
-            let _text = text(Capture { bytes, total_bytes: 0 });
         }
     }
 

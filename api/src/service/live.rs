@@ -1,6 +1,7 @@
 //! Sessions that are not over, and what goes on in them.
 
 use super::cells::Session;
+use super::context::Defaults;
 use super::upkeep::Command;
 use super::{Refusal, SessionChange, context_id, later, now_us};
 use crate::ledger::{Place, SessionRow, Terms};
@@ -88,7 +89,7 @@ struct State {
     /// Ended cells, each with the executions that may have run in it and are not closed yet.
     waiting: Vec<(Tombstone, HashSet<ExecutionId>)>,
     settling: usize,
-    contexts: HashMap<Id, Place>,
+    contexts: HashMap<Id, (Place, Defaults)>,
 }
 
 /// What the passing of time means for a session.
@@ -174,9 +175,44 @@ impl Live {
         self.state().remember_context(self.id, place);
     }
 
-    /// Where a context of this id is.
-    pub(super) fn context(&self, id: Id) -> Option<Place> {
+    /// Where a context of this id is, and what its executions get.
+    pub(super) fn context(&self, id: Id) -> Option<(Place, Defaults)> {
         self.state().contexts.get(&id).cloned()
+    }
+
+    /// All contexts, in the order of their names.
+    pub(super) fn contexts(&self) -> Vec<(Place, Defaults)> {
+        let mut contexts: Vec<_> = self.state().contexts.values().cloned().collect();
+        contexts.sort_by(|(a, _), (b, _)| {
+            (&a.context, a.language.as_str()).cmp(&(&b.context, b.language.as_str()))
+        });
+        contexts
+    }
+
+    /// A new context; refused where there is one of that id.
+    pub(super) fn add_context(&self, id: Id, place: &Place, defaults: &Defaults) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if state.closing.is_some() {
+            return Err(Refusal::SessionClosed);
+        }
+        if state.contexts.contains_key(&id) {
+            return Err(Refusal::ContextExists);
+        }
+        if state.contexts.len() >= CONTEXTS_MAX {
+            return Err(Refusal::ContextBusy);
+        }
+        state.contexts.insert(id, (place.clone(), defaults.clone()));
+        state.last_active = Boottime::now();
+        Ok(())
+    }
+
+    pub(super) fn remove_context(&self, id: Id) {
+        self.state().contexts.remove(&id);
+    }
+
+    /// What is left of its life, in microseconds.
+    pub(super) fn left_us(&self) -> u64 {
+        self.state().expires.1.since(Boottime::now())
     }
 
     pub(super) fn is_running(&self, id: ExecutionId) -> bool {
@@ -288,7 +324,7 @@ impl State {
     fn remember_context(&mut self, session: SessionId, place: &Place) {
         let room = self.contexts.len() < CONTEXTS_MAX;
         if let Some(id) = context_id(session, place).filter(|_| room) {
-            self.contexts.entry(id).or_insert_with(|| place.clone());
+            self.contexts.entry(id).or_insert_with(|| (place.clone(), Defaults::default()));
         }
     }
 }

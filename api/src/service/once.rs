@@ -25,6 +25,15 @@ impl Key {
     }
 }
 
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Await {
+    /// That the execution is recorded to run.
+    Record,
+    /// Its end.
+    End,
+}
+
 /// What a request with a key is answered.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
@@ -59,12 +68,13 @@ impl Service {
     pub(super) async fn at_most_once(
         &self,
         once: Option<Once>,
+        awaited: Await,
         work: impl Future<Output = Result<Answer, Refusal>> + Send + 'static,
     ) -> Result<Answer, Refusal> {
         let Some(once) = once else {
             return self.0.work.spawn(work).await.unwrap_or(Err(Refusal::Internal));
         };
-        let mut outcome = self.attach(once, work)?;
+        let mut outcome = self.attach(once, awaited, work)?;
         let answer = outcome.wait_for(Option::is_some).await.map_err(|_| Refusal::Internal)?;
         answer.clone().unwrap_or(Err(Refusal::Internal))
     }
@@ -72,6 +82,7 @@ impl Service {
     fn attach(
         &self,
         once: Once,
+        awaited: Await,
         work: impl Future<Output = Result<Answer, Refusal>> + Send + 'static,
     ) -> Result<watch::Receiver<Outcome>, Refusal> {
         let name = (once.tenant.clone(), once.route.clone(), once.key.clone());
@@ -85,7 +96,7 @@ impl Service {
         }
         let entry = Entry { service: self.clone(), name };
         self.0.work.spawn(async move {
-            let answer = match entry.service.earlier(&once).await {
+            let answer = match entry.service.earlier(&once, awaited).await {
                 Ok(None) => work.await,
                 Ok(Some(answer)) => Ok(answer),
                 Err(refusal) => Err(refusal),
@@ -98,7 +109,7 @@ impl Service {
     }
 
     /// The answer to an earlier request with this key.
-    async fn earlier(&self, once: &Once) -> Result<Option<Answer>, Refusal> {
+    async fn earlier(&self, once: &Once, awaited: Await) -> Result<Option<Answer>, Refusal> {
         let Some(Remembered { hash, subject, answer }) = self.0.ledger.remembered(once).await? else {
             return Ok(None);
         };
@@ -111,7 +122,7 @@ impl Service {
         }
         let id = subject.parse().map_err(|_| Refusal::Internal)?;
         let row = self.0.ledger.execution_anywhere(id).await?.ok_or(Refusal::Internal)?;
-        if row.ended_us.is_some() {
+        if row.ended_us.is_some() || awaited == Await::Record {
             return Ok(Some(Answer::Execution(Arc::new(row))));
         }
         // It is being recovered, or waits for the disk to have room.

@@ -2,7 +2,7 @@
 
 use super::execution::{context_key, lost};
 use super::live::Live;
-use super::{Service, now_us};
+use super::{Service, context_id, now_us};
 use crate::ledger::{LedgerError, NewExecution, SessionRow};
 use crate::words::{CloseReason, SessionStatus};
 use anchorhold_sandbox::{Boottime, GroupId, SessionId};
@@ -77,6 +77,11 @@ impl Service {
         let spec = self.spec(self.group_of(&row).await?, &row);
         let session = self.0.sandbox.adopt(spec, contexts, recorded).await;
         let live = Arc::new(Live::new(&row, session, self.0.commands.clone()));
+        for (place, defaults) in self.0.ledger.contexts(row.id).await? {
+            if let Some(id) = context_id(row.id, &place) {
+                let _known = live.add_context(id, &place, &defaults);
+            }
+        }
         for place in
             cells.iter().filter_map(|cell| cell.place.as_ref()).chain(open.iter().map(|row| &row.place))
         {

@@ -112,6 +112,8 @@ fn program(code: &str) -> ExecutionRequest {
         env: Vec::new(),
         cwd: None,
         stdin: Vec::new(),
+        stdin_open: false,
+        background: false,
         code: code.into(),
         on_disconnect: OnDisconnect::Continue,
     }

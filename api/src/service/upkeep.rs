@@ -1,6 +1,7 @@
 //! What happens by itself: cells end, sessions expire, old things go.
 
 use super::cells::Sandbox;
+use super::follow::STREAMS_MAX;
 use super::live::{Due, Live, LiveTable};
 use super::{Inner, Service, WAITING_KIB_MAX, now_us, once};
 use crate::config::SessionPolicy;
@@ -51,6 +52,7 @@ impl Service {
             once: once::Table::default(),
             draining: AtomicBool::new(false),
             waiting_kib: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             work: TaskTracker::new(),
             commands,
         }));

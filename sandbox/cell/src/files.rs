@@ -119,7 +119,7 @@ impl Cell {
             }
             ToCell::Acknowledge { .. } => {}
             // Of another kind of cell.
-            ToCell::Commit(_) | ToCell::Execute(_) => life::end(),
+            ToCell::Commit(_) | ToCell::Execute(_) | ToCell::Input { .. } => life::end(),
         }
     }
 

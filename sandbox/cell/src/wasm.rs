@@ -4,15 +4,15 @@
 //! reading the hatch, stops programs ([`watch`]), lets gathered output leave ([`outbox`]) and answers new listeners.
 
 mod guest;
+mod input;
 pub mod outbox;
 mod wasi;
 pub mod watch;
 
-use crate::life::{self, Walling, lock};
+use crate::life::{self, Walling};
 use anchorhold_jail::hatch::{Commit, Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
 use anchorhold_jail::id::{ExecutionId, random_bytes};
 use anchorhold_jail::packet::{Assembler, PacketError};
-use bytes::Bytes;
 use guest::{Guest, Interrupter, Program, Start};
 pub use guest::{Own, Template};
 use outbox::Outbox;
@@ -128,7 +128,7 @@ pub fn run(template: Template, hatch: OwnedFd, mut walls: impl Walling) -> ! {
         watch: Arc::default(),
         engine: guest.store().0.engine().clone(),
         origin: Instant::now(),
-        stdin: std::sync::Mutex::default(),
+        input: input::Input::default(),
     });
     let hatch = session.outbox.hatch();
     let no_thread = |e| format!("start a thread: {e}");
@@ -197,7 +197,7 @@ fn begin(guest: &mut Guest, commit: &Commit) -> wasmtime::Result<()> {
 fn execute(guest: &mut Guest, session: &Session, job: Execute) {
     let execution = job.execution;
     session.outbox.begin(execution, job.output_bytes);
-    *lock(&session.stdin) = Bytes::from(job.stdin);
+    session.input.begin(execution, job.stdin, job.stdin_open);
     let host = guest.host();
     (host.error, host.exit_code, host.memory.refused) = (None, None, false);
     let program = Program {
@@ -348,7 +348,7 @@ impl Receiver {
     }
 
     fn handle(&self, message: ToCell) -> Result<(), PacketError> {
-        let Session { outbox, watch, engine, .. } = &*self.session;
+        let Session { outbox, watch, engine, input, .. } = &*self.session;
         match message {
             ToCell::Execute(job) => {
                 let execution = job.execution;
@@ -361,6 +361,7 @@ impl Receiver {
                     engine.increment_epoch();
                 }
             }
+            ToCell::Input { execution, bytes, end } => input.add(execution, &bytes, end),
             ToCell::Attach { generation } => outbox.attach(generation)?,
             ToCell::Acknowledge { execution } => outbox.acknowledge(execution),
             // Of another kind of cell.

@@ -15,6 +15,11 @@ pub const VALUES_MAX: usize = 256;
 /// The longest piece of output in one message.
 pub const OUTPUT_CHUNK_BYTES: usize = 16 * 1024;
 
+/// The longest piece of standard input in one message.
+pub const INPUT_BYTES_MAX: usize = 1 << 20;
+/// Standard input that was sent and not read: what exceeds this is dropped.
+pub const INPUT_WAITING_MAX: usize = 16 << 20;
+
 /// What the warden or the API says to pid 1 of a cell.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToCell {
@@ -33,6 +38,15 @@ pub enum ToCell {
     Cancel {
         /// Which one.
         execution: ExecutionId,
+    },
+    /// More standard input for the running execution if it is this one and its input is open.
+    Input {
+        /// Which one.
+        execution: ExecutionId,
+        /// At most [`INPUT_BYTES_MAX`].
+        bytes: Vec<u8>,
+        /// And no more.
+        end: bool,
     },
     /// Everything of this execution was stored: forget it.
     Acknowledge {
@@ -63,8 +77,10 @@ pub struct Execute {
     pub execution: ExecutionId,
     /// The program.
     pub code: String,
-    /// All of its standard input.
+    /// Its standard input, or the beginning of it.
     pub stdin: Vec<u8>,
+    /// More may follow.
+    pub stdin_open: bool,
     /// Additions to the environment.
     pub env: Vec<(String, String)>,
     /// Working directory; the workspace where omitted.

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::execution::{
     Breach, Capture, Collector, ContextKey, Finished, Limit, Outcome, Stop, Verdict, judge_died, judge_ended,
 };
+use crate::feed::{Feed, Follower};
 use crate::files::Desk;
 use crate::sandbox::{Hub, Wanted};
 use crate::session::SessionState;
@@ -59,6 +60,8 @@ pub(super) struct Job {
     /// Where it runs.
     pub(super) cell: Option<CellId>,
     pub(super) reply: oneshot::Sender<Result<Finished, Error>>,
+    /// What it says.
+    pub(super) feed: Feed,
 }
 
 /// What a session knows.
@@ -184,7 +187,7 @@ impl Core {
         let limits = &inner.spec.limits;
         held.runs.push(Run {
             id: execution,
-            collector: Collector::new(limits.output_bytes),
+            collector: Collector::new(limits.output_bytes, job.feed.clone()),
             started,
             // Read after the cell was told: it is the same memory, and the cell need not wait.
             memory_start_bytes: Some(held.meter.memory_at_start(&held.cell.counters)),
@@ -223,6 +226,36 @@ impl Core {
             run.stop_for(stop);
         }
         self.apply(inner, effects);
+        true
+    }
+
+    /// Where an execution runs.
+    pub(super) fn cell_of(&self, id: ExecutionId) -> Option<CellId> {
+        self.jobs.get(&id)?.cell
+    }
+
+    /// Ends the interpreter of a context. `false`: it has none.
+    pub(super) fn restart(&mut self, inner: &Arc<Inner>, context: &ContextKey) -> bool {
+        let Some(cell) = self.state.cell(context) else { return false };
+        if let Some(held) = self.cells.get_mut(&cell) {
+            held.runs.iter_mut().for_each(|run| run.stop_for(Stop::Cancelled));
+        }
+        self.stop(inner, cell);
+        true
+    }
+
+    /// What an execution says, from its acceptance to its end.
+    pub(super) fn follow(&self, id: ExecutionId) -> Option<Follower> {
+        let mut runs = self.cells.values().flat_map(|held| &held.runs);
+        let running = runs.find(|run| run.id == id).map(|run| run.collector.feed());
+        running.or_else(|| self.jobs.get(&id).map(|job| &job.feed)).map(Feed::follow)
+    }
+
+    /// More input for what runs. `false`: it does not run.
+    pub(super) fn input(&self, execution: ExecutionId, bytes: Vec<u8>, end: bool) -> bool {
+        let its = |held: &&Held| held.runs.iter().any(|run| run.id == execution && run.ended.is_none());
+        let Some(held) = self.cells.values().find(its) else { return false };
+        held.cell.say(&ToCell::Input { execution, bytes, end });
         true
     }
 
@@ -397,6 +430,8 @@ impl Core {
         if let (Ok(_), Settled::Ended, Some(cell)) = (&result, how, job.cell) {
             self.settled.insert(id, cell);
         }
+        // Also of one that has no result.
+        job.feed.end();
         if let Err(Ok(finished)) = job.reply.send(result) {
             self.keep(id, finished);
         }
@@ -441,12 +476,13 @@ impl Core {
         .inspect_err(|_| held.written_off = true)?;
         let queued_us = if run.adopted { 0 } else { us_between(job.accepted, run.started) };
         let limits_hit = limits_hit(&verdict, run.collector.dropped_values());
-        let (stdout, stderr, values) = run.collector.into_parts(run.ended.as_ref());
+        let (stdout, stderr, values, pieces) = run.collector.finish(run.ended.as_ref());
         Ok(Finished {
             outcome: verdict.outcome,
             stdout,
             stderr,
             values,
+            pieces,
             error: verdict.error,
             exit_code: verdict.exit_code,
             limits_hit,
@@ -587,6 +623,7 @@ fn withdrawn(job: &Job) -> Finished {
         stdout: Capture::default(),
         stderr: Capture::default(),
         values: Vec::new(),
+        pieces: Vec::new(),
         error: None,
         exit_code: None,
         limits_hit: Vec::new(),

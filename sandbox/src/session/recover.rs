@@ -11,6 +11,7 @@ use super::{Given, Inner, Session, Ticket};
 use crate::channel::locked;
 use crate::error::Error;
 use crate::execution::{Breach, Capture, Collector, ContextKey, Finished, Outcome, Stop, judge_died};
+use crate::feed::Feed;
 use crate::usage::Usage;
 use anchorhold_jail::control::{Boottime, Class, ToWarden, Tombstone};
 use anchorhold_jail::hatch::ToCell;
@@ -186,7 +187,7 @@ impl Core {
 fn adopted_run(id: ExecutionId, output_bytes: u64) -> Run {
     Run {
         id,
-        collector: Collector::new(output_bytes),
+        collector: Collector::new(output_bytes, Feed::default()),
         started: Instant::now(),
         memory_start_bytes: None,
         stop: Some(Stop::Unknown),
@@ -204,6 +205,8 @@ fn adopted_job(context: &ContextKey, cell: CellId, reply: oneshot::Sender<Result
         accepted: Instant::now(),
         cell: Some(cell),
         reply,
+        // Its run has the one that counts.
+        feed: Feed::default(),
     }
 }
 
@@ -215,6 +218,7 @@ fn from_tombstone(id: ExecutionId, tombstone: &Tombstone, context: &ContextKey) 
         stdout: Capture::default(),
         stderr: Capture::default(),
         values: Vec::new(),
+        pieces: Vec::new(),
         error: verdict.error,
         exit_code: None,
         limits_hit: Vec::new(),

@@ -235,6 +235,27 @@ impl State {
         vec![Effect::Kill(cell)]
     }
 
+    /// The cell of a context that lives.
+    pub(crate) fn cell(&self, key: &ContextKey) -> Option<CellId> {
+        let context = self.contexts.iter().find(|context| context.key == *key)?;
+        match context.slot {
+            Slot::Idle(cell) | Slot::Running(cell, _) => Some(cell),
+            Slot::Empty | Slot::Taking | Slot::Dying(..) => None,
+        }
+    }
+
+    /// What waits in a context is not to run.
+    pub(crate) fn withdraw(&mut self, key: &ContextKey) -> Vec<Effect> {
+        let Some(index) = self.contexts.iter().position(|context| context.key == *key) else {
+            return Vec::new();
+        };
+        let waiting = std::mem::take(&mut self.contexts[index].waiting);
+        let withdrawn = |w: Waiting| Effect::Settle { execution: w.execution, how: Settled::Withdrawn };
+        let mut effects: Vec<Effect> = waiting.into_iter().map(withdrawn).collect();
+        self.advance(index, &mut effects);
+        effects
+    }
+
     /// The warden says that the cell is gone.
     pub(crate) fn cell_ended(&mut self, cell: CellId) -> Vec<Effect> {
         self.leave(cell, Settled::Died)

@@ -13,7 +13,7 @@ async fn an_execution_says_what_it_did() {
     assert_eq!(session.walls(), None);
     let finished = run(&session, "print").await.unwrap();
     assert_eq!(finished.outcome, Outcome::Succeeded);
-    assert_eq!((finished.stdout.bytes.as_slice(), finished.stdout.total_bytes), (&b"hi\n"[..], 3));
+    assert_eq!((finished.stdout.text.as_str(), finished.stdout.total_bytes), ("hi\n", 3));
     assert_eq!(finished.values, vec![b"{\"a\":[1]}".to_vec()]);
     assert_eq!((finished.error, finished.exit_code, finished.state_lost), (None, None, false));
     assert!(session.walls().is_some());
@@ -35,7 +35,7 @@ async fn every_microsecond_is_accounted_once() {
     let died = run(&session, "die").await.unwrap();
     assert_eq!((died.outcome, died.state_lost), (Outcome::Failed, true));
     assert_eq!((died.usage.cpu_us, died.cpu_total_us), (700, 1050));
-    assert_eq!(died.stdout.bytes, b"hi\n", "what it wrote before is kept");
+    assert_eq!(died.stdout.text, "hi\n", "what it wrote before is kept");
     let error = String::from_utf8(died.error.unwrap()).unwrap();
     assert!(error.contains("INTERPRETER_DIED"), "{error}");
     let (tombstone, standing) = cell_ended(&mut events).await;
@@ -101,7 +101,7 @@ async fn a_cancelled_execution_ends_kindly_or_not() {
     assert!(session.cancel(id));
     let finished = task.await.unwrap().unwrap();
     assert_eq!((finished.outcome, finished.state_lost), (Outcome::Cancelled, false));
-    assert_eq!(finished.stdout.bytes, b"hi\n");
+    assert_eq!(finished.stdout.text, "hi\n");
     assert!(!session.cancel(id), "it is over");
     let (id, task) = launch(&session, execution("hang")).await;
     assert!(session.cancel(id) && session.cancel(id));
@@ -247,7 +247,7 @@ async fn a_result_outlives_its_caller() {
     assert!(task.await.is_err());
     assert!(session.cancel(id));
     let finished = session.recover(id, &context("default")).await.unwrap();
-    assert_eq!((finished.outcome, finished.stdout.bytes.as_slice()), (Outcome::Cancelled, &b"hi\n"[..]));
+    assert_eq!((finished.outcome, finished.stdout.text.as_str()), (Outcome::Cancelled, "hi\n"));
     session.acknowledge(id);
     assert_eq!(session.recover(id, &context("default")).await, Err(Error::Lost));
     // Also when it was on its way to a caller who did not look.
@@ -297,6 +297,6 @@ async fn the_last_words_of_a_cell_are_heard_before_its_end() {
     for _ in 0..100 {
         let finished = run(&session, "last_words").await.unwrap();
         assert_eq!((finished.outcome, finished.state_lost), (Outcome::TimedOut, true));
-        assert_eq!(finished.stdout.bytes, b"hi\n");
+        assert_eq!(finished.stdout.text, "hi\n");
     }
 }

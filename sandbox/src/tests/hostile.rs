@@ -32,7 +32,7 @@ async fn whoever_breaks_the_protocol_dies() {
         assert_eq!((finished.outcome, finished.state_lost), (Outcome::Failed, true), "{attack}");
         let error = String::from_utf8(finished.error.unwrap()).unwrap();
         assert!(error.contains("INTERPRETER_DIED"), "{attack}: {error}");
-        assert!(finished.stdout.bytes.len() <= 100_000, "{attack}");
+        assert!(finished.stdout.text.len() <= 100_000, "{attack}");
         assert!(start.elapsed() < Duration::from_secs(2), "{attack} took {:?}", start.elapsed());
         let unharmed = run(&neighbour, "quick").await.unwrap();
         assert_eq!((unharmed.outcome, unharmed.state_lost), (Outcome::Succeeded, false), "{attack}");

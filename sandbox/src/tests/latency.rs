@@ -36,6 +36,7 @@ fn bare() -> Vec<Duration> {
             execution: ExecutionId::random(),
             code: "quick".to_owned(),
             stdin: Vec::new(),
+            stdin_open: false,
             env: Vec::new(),
             cwd: None,
             timeout_us: 1,

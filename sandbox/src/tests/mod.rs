@@ -49,6 +49,7 @@ fn execution(code: &str) -> Execution {
         reset_context: false,
         code: code.to_owned(),
         stdin: Vec::new(),
+        stdin_open: false,
         env: Vec::new(),
         cwd: None,
         timeout_us: 10_000_000,

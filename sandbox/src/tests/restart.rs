@@ -71,7 +71,7 @@ async fn a_new_api_finds_what_ran_and_what_runs() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(session.cancel(running_id));
     let finished = recovered.await.unwrap().unwrap();
-    assert_eq!((finished.outcome, finished.stdout.bytes.as_slice()), (Outcome::Cancelled, &b"hi\n"[..]));
+    assert_eq!((finished.outcome, finished.stdout.text.as_str()), (Outcome::Cancelled, "hi\n"));
     let next = run(&session, "burn:7").await.unwrap();
     assert_eq!((next.cell, next.usage.cpu_us, next.cpu_total_us), (recorded.cell, 7, 357));
     session.close().await.unwrap();

@@ -6,9 +6,9 @@
 #![expect(missing_docs, reason = "the sandbox documents the same face")]
 
 use anchorhold_sandbox::{
-    Boottime, Capture, Cause, CellId, ContextKey, Digest, Download, Entry, Error, Event, Execution,
-    ExecutionId, Finished, Image, Outcome, SessionId, SessionSpec, SessionState, Tombstone, Usage, Walls,
-    WorkspacePath, Written,
+    Boottime, Capture, Cause, CellId, ContextKey, ContextStatus, Digest, Download, Entry, Error, Event,
+    Execution, ExecutionId, Finished, Follower, Image, Outcome, SessionId, SessionSpec, SessionState,
+    Tombstone, Usage, Walls, WorkspacePath, Written,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -143,11 +143,13 @@ impl World {
         let finished = Finished {
             outcome: if cancelled { Outcome::Cancelled } else { Outcome::Succeeded },
             stdout: Capture {
-                bytes: execution.code.clone().into_bytes(),
+                text: execution.code.clone(),
+                kept_bytes: execution.code.len() as u64,
                 total_bytes: execution.code.len() as u64,
             },
             stderr: Capture::default(),
             values: Vec::new(),
+            pieces: Vec::new(),
             error: None,
             exit_code: None,
             limits_hit: Vec::new(),
@@ -289,6 +291,30 @@ impl Session {
     }
 
     pub fn renew(&self, _: Boottime) {}
+
+    pub fn follow(&self, _: ExecutionId) -> Option<Follower> {
+        None
+    }
+
+    pub fn input(&self, id: ExecutionId, _: Vec<u8>, _: bool) -> bool {
+        self.world.inside().running.contains_key(&id)
+    }
+
+    pub fn kill(&self, id: ExecutionId) -> bool {
+        self.cancel(id)
+    }
+
+    pub fn contexts(&self) -> Vec<ContextStatus> {
+        Vec::new()
+    }
+
+    pub fn restart(&self, _: &ContextKey) -> bool {
+        false
+    }
+
+    pub fn remove(&self, _: &ContextKey) -> bool {
+        false
+    }
 
     pub fn walls(&self) -> Option<Walls> {
         None

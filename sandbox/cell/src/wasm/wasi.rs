@@ -5,14 +5,14 @@
 //! starts with a copy of.
 
 use super::Host;
+use super::input::Input;
 use super::outbox::Outbox;
 use super::watch::Watch;
-use crate::life::lock;
 use anchorhold_jail::hatch::{How, Stream, VALUE_BYTES_MAX};
 use bytes::Bytes;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::{AsContextMut, Caller, Engine, Extern, Linker, Result, bail, format_err};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
@@ -44,8 +44,8 @@ pub struct Session {
     pub engine: Engine,
     /// Time of the guest's monotonic clock is counted from here.
     pub origin: Instant,
-    /// What is left of standard input.
-    pub stdin: Mutex<Bytes>,
+    /// Standard input.
+    pub input: Input,
 }
 
 impl Session {
@@ -154,12 +154,13 @@ impl Pollable for Stdin {
 #[async_trait]
 impl InputStream for Stdin {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        let mut left = lock(&self.0.stdin);
-        if left.is_empty() {
-            return Err(StreamError::Closed);
+        let Session { input, outbox, watch, .. } = &*self.0;
+        if input.is_dry() {
+            // A question should be read before its answer is waited for.
+            outbox.flush();
         }
-        let length = size.min(left.len()).min(STDIN_CHUNK_BYTES);
-        Ok(left.split_to(length))
+        let read = input.read(size.min(STDIN_CHUNK_BYTES), watch);
+        if read.is_empty() && size > 0 { Err(StreamError::Closed) } else { Ok(read) }
     }
 }
 

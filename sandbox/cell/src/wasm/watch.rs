@@ -222,6 +222,11 @@ impl Watch {
         lock(&self.shared).state.run.as_ref().is_some_and(|run| matches!(run.phase, Phase::Doomed(_)))
     }
 
+    /// Whether the execution is to stop, or there is none.
+    pub fn is_stopping(&self) -> bool {
+        lock(&self.shared).state.run.as_ref().is_none_or(|run| run.phase != Phase::Running)
+    }
+
     /// See [`State::finish`]. An abandoned execution's thread stays here: the cell is ending.
     pub fn finish(&self, trapped: bool) -> Option<How> {
         let finished = lock(&self.shared).state.finish(trapped);

@@ -93,6 +93,7 @@ impl Cell {
             execution: ExecutionId::random(),
             code: code.to_owned(),
             stdin: Vec::new(),
+            stdin_open: false,
             env: Vec::new(),
             cwd: None,
             timeout_us: 10_000_000,
