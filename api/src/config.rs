@@ -17,6 +17,8 @@ const PREFIX: &str = "ANCHORHOLD_";
 const MICROS: f64 = 1e6;
 /// No time span in a configuration is longer: a year.
 const SPAN_SECONDS_MAX: f64 = 366.0 * 86_400.0;
+/// No rate is higher: once in a microsecond.
+pub const RATE_MAX: u64 = 1_000_000;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,8 @@ pub struct Raw {
     pub ledger: RawLedger,
     /// What sessions may be.
     pub session: RawSession,
+    /// How often clients may ask.
+    pub rate: RawRate,
     /// Limits of a session that asks for none.
     pub limits: RawLimits,
     /// The most that a session may ask for.
@@ -93,6 +97,7 @@ impl Default for Raw {
             image: RawImage::default(),
             ledger: RawLedger::default(),
             session: RawSession::default(),
+            rate: RawRate::default(),
             limits: RawLimits::DEFAULT,
             ceiling: RawLimits::CEILING,
             prices: Plan::default(),
@@ -180,7 +185,7 @@ pub struct RawSession {
     default_runtime: Runtime,
     ttl_seconds: f64,
     ttl_seconds_max: f64,
-    live: usize,
+    live: u64,
     keep_days: f64,
     keep_output_hours: f64,
 }
@@ -195,6 +200,21 @@ impl Default for RawSession {
             keep_days: 30.0,
             keep_output_hours: 24.0,
         }
+    }
+}
+
+/// `[rate]`: each lets through as much at once as it does in a second.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawRate {
+    requests_per_second: u64,
+    executions_per_second: u64,
+}
+
+impl Default for RawRate {
+    /// Beyond what one client has a use for, and below what one can do to a server.
+    fn default() -> Self {
+        Self { requests_per_second: 10_000, executions_per_second: 5_000 }
     }
 }
 
@@ -272,8 +292,21 @@ pub struct Config {
     pub ledger_sync: LedgerSync,
     /// What sessions may be.
     pub session: SessionPolicy,
+    /// What tenants may have whose quotas do not say otherwise.
+    pub tenants: TenantPolicy,
     /// What use costs.
     pub prices: Plan,
+}
+
+/// What tenants may have whose quotas do not say otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct TenantPolicy {
+    /// The most live sessions.
+    pub sessions: u64,
+    /// Of one key.
+    pub requests_per_second: u64,
+    /// Of all keys of a tenant.
+    pub executions_per_second: u64,
 }
 
 /// What sessions may be.
@@ -285,8 +318,6 @@ pub struct SessionPolicy {
     pub ttl_us: u64,
     /// The longest life that one may ask for.
     pub ttl_us_max: u64,
-    /// The most live sessions of a tenant.
-    pub live_max: usize,
     /// How long sessions and records are kept after the end.
     pub keep_us: u64,
     /// How long the output of an execution is kept.
@@ -390,6 +421,7 @@ impl Raw {
             image_dir: absolute(&self.image.dir)?,
             file: file.map(|path| absolute(&path)).transpose()?,
             ledger_sync: self.ledger.sync,
+            tenants: self.rate.resolve(self.session.live)?,
             session: self.session.resolve(&self.limits, &self.ceiling)?,
             prices: checked_plan(self.prices)?,
         })
@@ -403,7 +435,6 @@ impl RawSession {
             default_runtime: self.default_runtime,
             ttl_us: span_us("session", "ttl_seconds", self.ttl_seconds)?,
             ttl_us_max: span_us("session", "ttl_seconds_max", self.ttl_seconds_max)?,
-            live_max: self.live,
             keep_us: span_us("session", "keep_days", self.keep_days * 86_400.0)?,
             keep_output_us: span_us("session", "keep_output_hours", self.keep_output_hours * 3600.0)?,
             limits,
@@ -413,6 +444,23 @@ impl RawSession {
             return Err(setting("session", "ttl_seconds", "is above ttl_seconds_max"));
         }
         Ok(policy)
+    }
+}
+
+impl RawRate {
+    fn resolve(&self, sessions: u64) -> Result<TenantPolicy, ConfigError> {
+        let rates = [
+            ("requests_per_second", self.requests_per_second),
+            ("executions_per_second", self.executions_per_second),
+        ];
+        if let Some((key, _)) = rates.into_iter().find(|(_, rate)| !(1..=RATE_MAX).contains(rate)) {
+            return Err(setting("rate", key, format!("must be from 1 to {RATE_MAX}")));
+        }
+        Ok(TenantPolicy {
+            sessions,
+            requests_per_second: self.requests_per_second,
+            executions_per_second: self.executions_per_second,
+        })
     }
 }
 
@@ -570,6 +618,8 @@ mod tests {
             "[session]\nttl_seconds = nan",
             "[limits]\ncpu_cores = 0.0",
             "[ledger]\nsync = 'maybe'",
+            "[rate]\nrequests_per_second = 0",
+            "[rate]\nexecutions_per_second = 1000001",
             "not toml",
         ] {
             assert!(load(file, &[], Flags::default()).is_err(), "{file}");

@@ -7,6 +7,7 @@ mod error;
 mod execution;
 mod file;
 mod session;
+mod tenant;
 mod usage;
 
 #[cfg(test)]
@@ -14,20 +15,19 @@ mod tests;
 
 use crate::ledger::Totals;
 use crate::service::{Key, Service};
-use crate::tenant::{Keys, Tenant};
+use crate::tenant::Tenant;
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use body::Object;
 use error::{Code, Problem};
 use futures_util::FutureExt as _;
 use serde::Serialize;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// The most headers of a request.
@@ -42,12 +42,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 struct Door {
     service: Service,
-    keys: Arc<Keys>,
 }
 
 /// All routes of the API.
-pub fn router(service: Service, keys: Keys) -> Router {
-    let door = Door { service, keys: Arc::new(keys) };
+pub fn router(service: Service) -> Router {
+    let door = Door { service };
     Router::new()
         .route("/v1/sessions", post(session::create).get(session::list))
         .route("/v1/sessions/{id}", get(session::show).patch(session::change).delete(session::delete))
@@ -63,6 +62,10 @@ pub fn router(service: Service, keys: Keys) -> Router {
         .route("/v1/run", post(execution::run))
         .route("/v1/usage", get(usage::of_tenant))
         .route("/v1/prices", get(usage::prices))
+        .route("/v1/tenants", post(tenant::create).get(tenant::list))
+        .route("/v1/tenants/{id}", get(tenant::show).patch(tenant::change))
+        .route("/v1/tenants/{id}/keys", post(tenant::create_key).get(tenant::keys))
+        .route("/v1/tenants/{id}/keys/{key}", delete(tenant::revoke_key))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .fallback(async || Problem::new(Code::NotFound, "no such route"))
@@ -151,10 +154,11 @@ impl FromRequestParts<Door> for Caller {
             // Whether it is missing, garbled or wrong: the same answer.
             scheme.eq_ignore_ascii_case("bearer")
         });
-        bearer
-            .and_then(|(_, key)| door.keys.authenticate(key.trim()))
-            .map(Self)
-            .ok_or_else(|| Problem::new(Code::Unauthorized, "send Authorization: Bearer and a valid key"))
+        let tenant = bearer
+            .and_then(|(_, key)| door.service.authenticate(key.trim()))
+            .ok_or_else(|| Problem::new(Code::Unauthorized, "send Authorization: Bearer and a valid key"))?;
+        door.service.enter(&tenant)?;
+        Ok(Self(tenant))
     }
 }
 

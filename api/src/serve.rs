@@ -11,8 +11,8 @@ use crate::config::{Config, Secret};
 use crate::http;
 use crate::ledger::Ledger;
 use crate::listen;
-use crate::service::{Sandbox, Service, now_us};
-use crate::tenant::{Keys, admin_key};
+use crate::service::{Parts, Sandbox, Service, now_us};
+use crate::tenant::{Tenants, admin_key};
 use anyhow::{Context as _, bail};
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -222,23 +222,24 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let directory = config.data_dir.join("ledger");
     let _lock = lock(&directory)?;
     let ledger = Ledger::open(&directory, config.ledger_sync).await?;
-    let keys = Keys::load(&ledger, &ready.key, config.key.as_ref(), now_us()).await?;
+    let tenants = Tenants::load(&ledger, config.tenants, &ready.key, config.key.as_ref(), now_us()).await?;
     let (sandbox, events) = Sandbox::connect(&ready.socket).await.context("the warden does not take us")?;
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-    let service = Service::start(
+    let service = Service::start(Parts {
         ledger,
-        sandbox.clone(),
+        tenants,
+        sandbox: sandbox.clone(),
         events,
-        config.session.clone(),
-        config.prices.clone(),
+        policy: config.session.clone(),
+        prices: config.prices.clone(),
         boot_id,
-    )
+    })
     .await?;
 
     let (stop, stopped) = watch::channel(false);
     let listener = tokio::net::TcpListener::from_std(ready.listener)?;
     let address = listener.local_addr()?;
-    let router = http::router(service.clone(), keys);
+    let router = http::router(service.clone());
     let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped));
     say_ready(&config, address);
 

@@ -47,6 +47,7 @@ mod isolation;
 mod limits;
 mod restart;
 mod sessions;
+mod tenants;
 
 /// A room of tests.
 type Room = fn(&Shared) -> Vec<Trial>;
@@ -59,6 +60,7 @@ const ROOMS: &[Room] = &[
     limits::all,
     inputs::all,
     billing::all,
+    tenants::all,
     isolation::all,
     faults::all,
     restart::all,

@@ -26,19 +26,21 @@ const SWEEP_ROWS: i64 = 500;
 /// A write: its statements alone, and as a whole transaction. `?` takes the parameters in order through all
 /// statements; `?1` names one, but then a statement must use every number up to its highest.
 #[derive(Debug)]
-struct Sql {
-    inside: &'static str,
-    alone: &'static str,
+pub(super) struct Sql {
+    pub(super) inside: &'static str,
+    pub(super) alone: &'static str,
 }
 
 macro_rules! sql {
     ($($statement:expr),+ $(,)?) => {
-        Sql {
+        $crate::ledger::write::Sql {
             inside: concat!($($statement, ";"),+),
             alone: concat!("BEGIN IMMEDIATE;", $($statement, ";",)+ "COMMIT"),
         }
     };
 }
+
+pub(super) use sql;
 
 macro_rules! insert_session {
     () => {
@@ -114,14 +116,6 @@ static END_SESSION: Sql = sql!(
     "UPDATE sessions SET status = 'closed', close_reason = coalesce(close_reason, ?), ended_us = ?, \
      walls = coalesce(?, walls) WHERE id = ? AND ended_us IS NULL"
 );
-static SET_KEY: Sql = sql!(
-    "DELETE FROM keys WHERE tenant = ?2 AND name = ?3 AND digest <> ?1",
-    "INSERT OR IGNORE INTO keys (digest, tenant, name, created_us) VALUES (?1, ?2, ?3, ?4)"
-);
-static SET_META: Sql = sql!(
-    "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-);
-
 macro_rules! of_old_sessions {
     ($delete:literal) => {
         concat!($delete, " (SELECT id FROM sessions WHERE ended_us < ? ORDER BY ended_us LIMIT ?)")
@@ -167,7 +161,7 @@ impl Writer {
         Self { writes, stop, tasks: Arc::new(Mutex::new(tasks)) }
     }
 
-    async fn write(&self, sql: &'static Sql, arguments: Binder) -> Result<(), LedgerError> {
+    pub(super) async fn write(&self, sql: &'static Sql, arguments: Binder) -> Result<(), LedgerError> {
         let (done, outcome) = oneshot::channel();
         let write = Write { sql, arguments: arguments.finish()?, done };
         self.writes.send(write).await.map_err(|_| LedgerError::Closed)?;
@@ -263,13 +257,13 @@ async fn checkpoint(connection: &mut SqliteConnection, pragma: &'static str) -> 
 
 /// Collects parameters; the first that cannot be encoded fails the whole.
 #[derive(Default)]
-struct Binder {
+pub(super) struct Binder {
     arguments: SqliteArguments,
     failed: bool,
 }
 
 impl Binder {
-    fn bind<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(mut self, value: T) -> Self {
+    pub(super) fn bind<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(mut self, value: T) -> Self {
         self.failed |= self.arguments.add(value).is_err();
         self
     }
@@ -489,27 +483,6 @@ impl Ledger {
             .bind(walls.map(serde_json::to_string).transpose()?)
             .bind(id.to_string());
         self.writer.write(&END_SESSION, values).await
-    }
-
-    /// This is the tenant's key of that name from now on; another one of that name is not any more.
-    pub async fn set_key(
-        &self,
-        digest: [u8; 32],
-        tenant: &str,
-        name: &str,
-        now_us: i64,
-    ) -> Result<(), LedgerError> {
-        let values = Binder::default()
-            .bind(digest.to_vec())
-            .bind(tenant.to_owned())
-            .bind(name.to_owned())
-            .bind(now_us);
-        self.writer.write(&SET_KEY, values).await
-    }
-
-    /// Something to remember about the ledger itself.
-    pub async fn set_meta(&self, key: &str, value: &str) -> Result<(), LedgerError> {
-        self.writer.write(&SET_META, Binder::default().bind(key.to_owned()).bind(value.to_owned())).await
     }
 
     /// Removes a part of what is older than it is kept: outputs and keys from before `output_us`, sessions with all

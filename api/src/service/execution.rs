@@ -124,7 +124,7 @@ impl Service {
             id,
         });
         let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.name(), format!("executions/{session}")));
+        let once = key.map(|key| key.of(tenant.id(), format!("executions/{session}")));
         let answer = self.at_most_once(once.clone(), async move {
             service.accepting()?;
             let live = service.find(&tenant, session).await?;
@@ -141,7 +141,7 @@ impl Service {
         key: Option<Key>,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.name(), "run"));
+        let once = key.map(|key| key.of(tenant.id(), "run"));
         let answer = self.at_most_once(once.clone(), async move {
             service.run_whole(&tenant, request, once).await.map(Answer::Execution)
         });
@@ -276,6 +276,7 @@ impl Service {
             Err(error) => return self.release(opened, error).await,
         };
         let Err(error) = self.0.ledger.close_execution(&closing).await else {
+            self.note_spent(&opened.live.account).await;
             opened.live.cells.acknowledge(closing.id);
             return Ok(Arc::new(closing.into_row()));
         };
