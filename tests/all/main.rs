@@ -39,6 +39,7 @@ macro_rules! tests {
 
 mod architecture;
 mod billing;
+mod cli;
 mod executions;
 mod faults;
 mod files;
@@ -61,6 +62,7 @@ const ROOMS: &[Room] = &[
     inputs::all,
     billing::all,
     tenants::all,
+    cli::all,
     isolation::all,
     faults::all,
     restart::all,
