@@ -69,6 +69,8 @@ pub struct Raw {
     pub image: RawImage,
     /// How the ledger writes.
     pub ledger: RawLedger,
+    /// How much of the audit log is kept.
+    pub audit: RawAudit,
     /// What sessions may be.
     pub session: RawSession,
     /// How often clients may ask.
@@ -96,6 +98,7 @@ impl Default for Raw {
             data: RawData::default(),
             image: RawImage::default(),
             ledger: RawLedger::default(),
+            audit: RawAudit::default(),
             session: RawSession::default(),
             rate: RawRate::default(),
             limits: RawLimits::DEFAULT,
@@ -165,6 +168,41 @@ impl Default for RawImage {
 #[serde(deny_unknown_fields)]
 pub struct RawLedger {
     sync: LedgerSync,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawAudit {
+    file_bytes: u64,
+    files: u32,
+}
+
+impl Default for RawAudit {
+    fn default() -> Self {
+        Self { file_bytes: 64 << 20, files: 8 }
+    }
+}
+
+impl RawAudit {
+    fn resolve(&self) -> Result<AuditPolicy, ConfigError> {
+        if self.file_bytes < 1 << 16 {
+            return Err(setting("audit", "file_bytes", "must be at least 65536"));
+        }
+        if !(2..=1000).contains(&self.files) {
+            return Err(setting("audit", "files", "must be from 2 to 1000"));
+        }
+        Ok(AuditPolicy { file_bytes: self.file_bytes, files: self.files })
+    }
+}
+
+/// How much of the audit log is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditPolicy {
+    /// A file that would grow beyond this is put aside.
+    pub file_bytes: u64,
+    /// So many files are kept, the newest included.
+    pub files: u32,
 }
 
 /// What the ledger survives.
@@ -290,6 +328,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// What the ledger survives.
     pub ledger_sync: LedgerSync,
+    /// How much of the audit log is kept.
+    pub audit: AuditPolicy,
     /// What sessions may be.
     pub session: SessionPolicy,
     /// What tenants may have whose quotas do not say otherwise.
@@ -421,6 +461,7 @@ impl Raw {
             image_dir: absolute(&self.image.dir)?,
             file: file.map(|path| absolute(&path)).transpose()?,
             ledger_sync: self.ledger.sync,
+            audit: self.audit.resolve()?,
             tenants: self.rate.resolve(self.session.live)?,
             session: self.session.resolve(&self.limits, &self.ceiling)?,
             prices: checked_plan(self.prices)?,
@@ -618,6 +659,8 @@ mod tests {
             "[session]\nttl_seconds = nan",
             "[limits]\ncpu_cores = 0.0",
             "[ledger]\nsync = 'maybe'",
+            "[audit]\nfile_bytes = 100",
+            "[audit]\nfiles = 1",
             "[rate]\nrequests_per_second = 0",
             "[rate]\nexecutions_per_second = 1000001",
             "not toml",

@@ -13,11 +13,12 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
-use crate::ledger::Totals;
+use crate::audit::{Audit, Event};
+use crate::ledger::{KeyId, TenantId, Totals};
 use crate::service::{Key, Service};
 use crate::tenant::Tenant;
 use axum::Router;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use axum::middleware::Next;
@@ -28,6 +29,7 @@ use error::{Code, Problem};
 use futures_util::FutureExt as _;
 use serde::Serialize;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// The most headers of a request.
@@ -45,7 +47,7 @@ struct Door {
 }
 
 /// All routes of the API.
-pub fn router(service: Service) -> Router {
+pub fn router(service: Service, audit: Audit) -> Router {
     let door = Door { service };
     Router::new()
         .route("/v1/sessions", post(session::create).get(session::list))
@@ -72,15 +74,26 @@ pub fn router(service: Service) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the route does not take this method")
         })
-        .layer(axum::middleware::from_fn(edge))
+        .layer(axum::middleware::from_fn_with_state(audit, edge))
         .with_state(door)
 }
 
-/// Around every request: its id, limits of its head, panics, the bytes of problems, the log.
-async fn edge(request: Request, next: Next) -> Response {
+/// Who asks, as soon as that is known; for the audit log.
+#[derive(Debug, Clone, Default)]
+struct Who(Arc<OnceLock<(TenantId, KeyId)>>);
+
+/// What an answer is about; for the audit log.
+#[derive(Debug, Clone)]
+struct Subject(String);
+
+/// Around every request: its id, limits of its head, panics, the bytes of problems, the logs.
+async fn edge(State(audit): State<Audit>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = format!("req_{}", anchorhold_sandbox::Id::random());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let who = Who::default();
+    request.extensions_mut().insert(who.clone());
     let mut response = match check_head(&request) {
         Err(problem) => {
             let mut response = problem.into_response();
@@ -106,6 +119,18 @@ async fn edge(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, elapsed_us) = (response.status().as_u16(), begun.elapsed().as_micros());
+    let who = who.0.get().copied();
+    if who.is_some() || code == Some(Code::Unauthorized) {
+        audit.note(Event {
+            who,
+            request: id.clone(),
+            action: format!("{method} {}", route.as_ref().map_or("-", MatchedPath::as_str)),
+            target: path.clone(),
+            subject: response.extensions_mut().remove::<Subject>().map(|subject| subject.0),
+            status,
+            code: code.map(Code::as_str),
+        });
+    }
     match code {
         Some(code @ (Code::Internal | Code::LedgerUnavailable | Code::IsolationUnavailable)) => {
             tracing::warn!(request_id = id, %method, ?path, status, %code, elapsed_us, "request");
@@ -157,6 +182,10 @@ impl FromRequestParts<Door> for Caller {
         let tenant = bearer
             .and_then(|(_, key)| door.service.authenticate(key.trim()))
             .ok_or_else(|| Problem::new(Code::Unauthorized, "send Authorization: Bearer and a valid key"))?;
+        if let Some(who) = parts.extensions.get::<Who>() {
+            // The same key twice, where an extractor asks another.
+            let _same = who.0.set((tenant.account().id(), tenant.key()));
+        }
         door.service.enter(&tenant)?;
         Ok(Self(tenant))
     }
@@ -218,6 +247,12 @@ fn json(status: axum::http::StatusCode, body: &impl Serialize) -> Response {
             Problem::new(Code::Internal, "internal error").into_response()
         }
     }
+}
+
+/// An answer about something that the path does not name.
+fn about(subject: impl Into<String>, mut response: Response) -> Response {
+    response.extensions_mut().insert(Subject(subject.into()));
+    response
 }
 
 fn ok(body: &impl Serialize) -> Response {

@@ -7,6 +7,7 @@
 //!
 //! The first line is single-threaded. Nothing privileged is opened after it.
 
+use crate::audit::Audit;
 use crate::config::{Config, Secret};
 use crate::http;
 use crate::ledger::Ledger;
@@ -85,10 +86,13 @@ fn prepare(config: &Config, warden: Option<PathBuf>, root: bool) -> anyhow::Resu
     directory(data, 0o755)?;
     let ledger = data.join("ledger");
     directory(&ledger, 0o700)?;
+    let audit = data.join("audit");
+    directory(&audit, 0o700)?;
     let key_path = data.join("admin.key");
     let key = admin_key(&key_path).with_context(|| format!("key file {}", key_path.display()))?;
     if root {
         own(&ledger, config.uid)?;
+        own(&audit, config.uid)?;
         own(&key_path, config.uid)?;
     }
     raise_limits()?;
@@ -221,6 +225,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let directory = config.data_dir.join("ledger");
     let _lock = lock(&directory)?;
+    let audit = Audit::start(&config.data_dir.join("audit"), config.audit).context("audit log")?;
     let ledger = Ledger::open(&directory, config.ledger_sync).await?;
     let tenants = Tenants::load(&ledger, config.tenants, &ready.key, config.key.as_ref(), now_us()).await?;
     let (sandbox, events) = Sandbox::connect(&ready.socket).await.context("the warden does not take us")?;
@@ -239,7 +244,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let listener = tokio::net::TcpListener::from_std(ready.listener)?;
     let address = listener.local_addr()?;
-    let router = http::router(service.clone());
+    let router = http::router(service.clone(), audit.clone());
     let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped));
     say_ready(&config, address);
 
@@ -252,6 +257,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     service.drain(config.drain).await;
     stop.send_replace(true);
     door.await?;
+    audit.close();
     if let Some(warden) = ready.own_warden {
         sandbox.shut_down_warden().await;
         warden.gone().await;

@@ -38,6 +38,7 @@ macro_rules! tests {
 }
 
 mod architecture;
+mod audit;
 mod billing;
 mod cli;
 mod executions;
@@ -63,6 +64,7 @@ const ROOMS: &[Room] = &[
     billing::all,
     tenants::all,
     cli::all,
+    audit::all,
     isolation::all,
     faults::all,
     restart::all,

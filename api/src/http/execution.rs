@@ -3,7 +3,7 @@
 use super::body::{Fields, Object, Query};
 use super::error::Problem;
 use super::session::{self, env};
-use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, key, ok, time};
+use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, about, key, ok, time};
 use crate::ledger::{ExecutionRow, GuestError, Report, Rich};
 use crate::service::{ContextName, ExecutionRequest, OnDisconnect, Refusal, RunRequest, context_id};
 use crate::words::{Engine, ExecutionStatus, Language, LimitName, Runtime, words};
@@ -129,7 +129,7 @@ impl<'a> ExecutionBody<'a> {
 }
 
 fn answer(row: &ExecutionRow) -> Response {
-    ok(&ExecutionBody::new(row, &Report::default()))
+    about(format!("exe_{}", row.id), ok(&ExecutionBody::new(row, &Report::default())))
 }
 
 /// Fields of an execution in a request; also those of `/v1/run`, whose session has the rest.

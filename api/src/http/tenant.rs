@@ -2,7 +2,7 @@
 
 use super::body::{Fields, Object, Query};
 use super::error::{Code, Problem};
-use super::{Caller, Door, ListBody, json, ok, segment, time};
+use super::{Caller, Door, ListBody, about, json, ok, segment, time};
 use crate::config::RATE_MAX;
 use crate::ledger::{KeyId, KeyRow, Quotas, TenantId, TenantRow};
 use crate::price::Picos;
@@ -187,7 +187,7 @@ pub(super) async fn create(
         Some(NewTenant { name, quotas })
     })?;
     let row = door.service.create_tenant(&admin, new).await?;
-    Ok(json(StatusCode::CREATED, &TenantBody::from(row)))
+    Ok(about(format!("ten_{}", row.id), json(StatusCode::CREATED, &TenantBody::from(row))))
 }
 
 pub(super) async fn list(
@@ -237,7 +237,8 @@ pub(super) async fn create_key(
 ) -> Result<Response, Problem> {
     let name = object.read(|fields| Some(needed_name(fields).unwrap_or_default()))?;
     let NewKey { row, secret } = door.service.create_key(&admin, id, name).await?;
-    Ok(json(StatusCode::CREATED, &KeyBody::new(row, Some(secret.reveal().to_owned()))))
+    let id = format!("key_{}", row.id);
+    Ok(about(id, json(StatusCode::CREATED, &KeyBody::new(row, Some(secret.reveal().to_owned())))))
 }
 
 pub(super) async fn keys(

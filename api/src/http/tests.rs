@@ -1,7 +1,7 @@
 //! The door from outside, without a socket and with a model of the sandbox.
 
 use super::*;
-use crate::config::LedgerSync;
+use crate::config::{AuditPolicy, LedgerSync};
 use crate::service::tests::{House, KEY};
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 struct Client {
     router: Router,
     _house: House,
+    _audit: tempfile::TempDir,
 }
 
 struct Answer {
@@ -38,8 +39,10 @@ impl Answer {
 impl Client {
     async fn new() -> Self {
         let house = House::new();
-        let router = router(house.service(LedgerSync::Process).await);
-        Self { router, _house: house }
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Audit::start(directory.path(), AuditPolicy { file_bytes: 1 << 20, files: 2 }).unwrap();
+        let router = router(house.service(LedgerSync::Process).await, audit);
+        Self { router, _house: house, _audit: directory }
     }
 
     async fn send(&self, request: axum::http::Request<Body>) -> Answer {
