@@ -63,6 +63,8 @@ pub enum ConfigError {
 pub struct Raw {
     /// The HTTP door.
     pub api: RawApi,
+    /// The operator's door.
+    pub admin: RawAdmin,
     /// Where things are kept.
     pub data: RawData,
     /// Where images are.
@@ -95,6 +97,7 @@ impl Default for Raw {
     fn default() -> Self {
         Self {
             api: RawApi::default(),
+            admin: RawAdmin::default(),
             data: RawData::default(),
             image: RawImage::default(),
             ledger: RawLedger::default(),
@@ -133,6 +136,32 @@ impl Default for RawApi {
             key: String::new(),
             connections: 1024,
             drain_seconds: 30.0,
+        }
+    }
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawAdmin {
+    /// Empty: there is none.
+    listen: String,
+}
+
+impl RawAdmin {
+    fn resolve(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let address: Option<SocketAddr> = self.listen.parse().ok();
+        match address.filter(|address| address.ip().is_loopback()) {
+            Some(address) => Ok(Some(address)),
+            // It asks for no key.
+            None => Err(setting(
+                "admin",
+                "listen",
+                "must be an address of loopback and a port, as 127.0.0.1:9090",
+            )),
         }
     }
 }
@@ -310,6 +339,8 @@ pub struct Flags {
 pub struct Config {
     /// Where the HTTP door is.
     pub listen: SocketAddr,
+    /// Where the operator's door is, if there is one: loopback only, without keys.
+    pub admin_listen: Option<SocketAddr>,
     /// Whether it may be open to the network without TLS.
     pub insecure: bool,
     /// Who the service becomes when it starts as root.
@@ -452,6 +483,7 @@ impl Raw {
         }
         Ok(Config {
             listen,
+            admin_listen: self.admin.resolve()?,
             insecure: self.api.insecure,
             uid: self.api.uid,
             key: (!self.api.key.is_empty()).then(|| self.api.key.into()),
@@ -659,6 +691,8 @@ mod tests {
             "[session]\nttl_seconds = nan",
             "[limits]\ncpu_cores = 0.0",
             "[ledger]\nsync = 'maybe'",
+            "[admin]\nlisten = '0.0.0.0:9090'",
+            "[admin]\nlisten = '9090'",
             "[audit]\nfile_bytes = 100",
             "[audit]\nfiles = 1",
             "[rate]\nrequests_per_second = 0",

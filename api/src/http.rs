@@ -15,6 +15,7 @@ mod tests;
 
 use crate::audit::{Audit, Event};
 use crate::ledger::{KeyId, TenantId, Totals};
+use crate::metrics::Metrics;
 use crate::service::{Key, Service};
 use crate::tenant::Tenant;
 use axum::Router;
@@ -48,6 +49,7 @@ struct Door {
 
 /// All routes of the API.
 pub fn router(service: Service, audit: Audit) -> Router {
+    let watched = (audit, service.metrics().clone());
     let door = Door { service };
     Router::new()
         .route("/v1/sessions", post(session::create).get(session::list))
@@ -74,8 +76,26 @@ pub fn router(service: Service, audit: Audit) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the route does not take this method")
         })
-        .layer(axum::middleware::from_fn_with_state(audit, edge))
+        .layer(axum::middleware::from_fn_with_state(watched, edge))
         .with_state(door)
+}
+
+/// What is served where only the operator gets: metrics.
+pub fn admin_router(service: Service) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .fallback(async || axum::http::StatusCode::NOT_FOUND)
+        .with_state(Door { service })
+}
+
+async fn metrics(State(door): State<Door>) -> Response {
+    match door.service.metrics_text() {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(refusal) => Problem::from(refusal).into_response(),
+    }
 }
 
 /// Who asks, as soon as that is known; for the audit log.
@@ -87,7 +107,11 @@ struct Who(Arc<OnceLock<(TenantId, KeyId)>>);
 struct Subject(String);
 
 /// Around every request: its id, limits of its head, panics, the bytes of problems, the logs.
-async fn edge(State(audit): State<Audit>, mut request: Request, next: Next) -> Response {
+async fn edge(
+    State((audit, metrics)): State<(Audit, Metrics)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
     let id = format!("req_{}", anchorhold_sandbox::Id::random());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -119,6 +143,9 @@ async fn edge(State(audit): State<Audit>, mut request: Request, next: Next) -> R
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, elapsed_us) = (response.status().as_u16(), begun.elapsed().as_micros());
+    if let Some(code) = code {
+        metrics.refusal(code.as_str());
+    }
     let who = who.0.get().copied();
     if who.is_some() || code == Some(Code::Unauthorized) {
         audit.note(Event {

@@ -376,6 +376,11 @@ impl Ledger {
         Ok(Self { writer: write::Writer::start(connection, checkpointer), readers })
     }
 
+    /// How many writes succeeded since it was opened, and how many failed.
+    pub fn writes(&self) -> (u64, u64) {
+        self.writer.counts()
+    }
+
     /// Waits for what is under way and closes the database. Later writes fail.
     pub async fn close(&self) {
         self.readers.close().await;

@@ -17,7 +17,7 @@ use crate::tenant::{Tenants, admin_key};
 use anyhow::{Context as _, bail};
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -30,11 +30,14 @@ use tokio::sync::watch;
 const WARDEN_MAX: Duration = Duration::from_secs(20);
 /// Descriptors: some of every cell, one of every connection.
 const DESCRIPTORS: u64 = 65_536;
+/// Whoever collects numbers needs one or two.
+const ADMIN_CONNECTIONS_MAX: usize = 16;
 const WARDEN: &str = "anchorhold-warden";
 
 /// What the privileged part leaves to the rest.
 struct Ready {
     listener: TcpListener,
+    admin: Option<TcpListener>,
     socket: PathBuf,
     /// The warden is ours: it ends with us.
     own_warden: Option<OwnWarden>,
@@ -100,7 +103,8 @@ fn prepare(config: &Config, warden: Option<PathBuf>, root: bool) -> anyhow::Resu
         Some(socket) => (socket, None),
         None => own_warden(config).map(|own| (own.socket.clone(), Some(own)))?,
     };
-    Ok(Ready { listener: bind(config)?, socket, own_warden, key })
+    let admin = config.admin_listen.map(bind).transpose()?;
+    Ok(Ready { listener: bind(config.listen)?, admin, socket, own_warden, key })
 }
 
 /// Our own warden: one that outlived an earlier life of ours, or a new one.
@@ -126,9 +130,8 @@ fn own(path: &Path, uid: u32) -> anyhow::Result<()> {
         .with_context(|| format!("cannot give {} to uid {uid}", path.display()))
 }
 
-fn bind(config: &Config) -> anyhow::Result<TcpListener> {
-    let listener =
-        TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -245,7 +248,12 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(ready.listener)?;
     let address = listener.local_addr()?;
     let router = http::router(service.clone(), audit.clone());
-    let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped));
+    let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped.clone()));
+    if let Some(admin) = ready.admin {
+        let listener = tokio::net::TcpListener::from_std(admin)?;
+        let router = http::admin_router(service.clone());
+        tokio::spawn(listen::serve(listener, router, ADMIN_CONNECTIONS_MAX, stopped));
+    }
     say_ready(&config, address);
 
     tokio::select! {
@@ -265,7 +273,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn say_ready(config: &Config, address: std::net::SocketAddr) {
+fn say_ready(config: &Config, address: SocketAddr) {
     let key = config.data_dir.join("admin.key");
     // To standard output, for people and for programs that wait for it; a closed one is no reason to stop.
     let line = format!("anchorhold is ready on http://{address} (key: {})\n", key.display());

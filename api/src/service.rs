@@ -34,6 +34,7 @@ use crate::config::SessionPolicy;
 use crate::ledger::{
     ExecutionRow, Ledger, LedgerError, Page, Place, Record, SessionRow, Terms, Totals, UsageLine, UsageQuery,
 };
+use crate::metrics::{Glance, Metrics};
 use crate::price::Plan;
 use crate::tenant::{Denied, Tenant, Tenants};
 use crate::words::{CloseReason, Runtime, SessionStatus};
@@ -228,6 +229,7 @@ struct Inner {
     administration: tokio::sync::Mutex<()>,
     live: LiveTable,
     once: once::Table,
+    metrics: Metrics,
     draining: AtomicBool,
     /// KiB of code and input that may wait and run at a time.
     waiting_kib: Arc<Semaphore>,
@@ -240,6 +242,18 @@ impl Service {
     /// Who costs what.
     pub fn prices(&self) -> &Plan {
         &self.0.prices
+    }
+
+    /// Where numbers are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// All numbers, as Prometheus reads them.
+    pub fn metrics_text(&self) -> Result<String, Refusal> {
+        let (written, unwritten) = self.0.ledger.writes();
+        let glance = Glance { sessions: self.0.live.count(), written, unwritten };
+        self.0.metrics.text(glance).map_err(|_| Refusal::Internal)
     }
 
     /// Whether new work is taken and could be done.

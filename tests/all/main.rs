@@ -47,6 +47,7 @@ mod files;
 mod inputs;
 mod isolation;
 mod limits;
+mod metrics;
 mod restart;
 mod sessions;
 mod tenants;
@@ -65,6 +66,7 @@ const ROOMS: &[Room] = &[
     tenants::all,
     cli::all,
     audit::all,
+    metrics::all,
     isolation::all,
     faults::all,
     restart::all,

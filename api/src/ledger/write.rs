@@ -7,6 +7,7 @@ use anchorhold_sandbox::{Boottime, ExecutionId, SessionId, Tombstone, Walls};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments as _, Connection as _, Encode, Row as _, Sqlite, Type};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -147,6 +148,8 @@ struct Write {
 pub(super) struct Writer {
     writes: mpsc::Sender<Write>,
     stop: mpsc::Sender<()>,
+    written: Arc<AtomicU64>,
+    unwritten: Arc<AtomicU64>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -158,14 +161,23 @@ impl Writer {
             tokio::spawn(write_all(connection, waiting)),
             tokio::spawn(checkpoint_regularly(checkpointer, stopped)),
         ];
-        Self { writes, stop, tasks: Arc::new(Mutex::new(tasks)) }
+        let (written, unwritten) = (Arc::default(), Arc::default());
+        Self { writes, stop, written, unwritten, tasks: Arc::new(Mutex::new(tasks)) }
     }
 
     pub(super) async fn write(&self, sql: &'static Sql, arguments: Binder) -> Result<(), LedgerError> {
         let (done, outcome) = oneshot::channel();
         let write = Write { sql, arguments: arguments.finish()?, done };
         self.writes.send(write).await.map_err(|_| LedgerError::Closed)?;
-        outcome.await.map_err(|_| LedgerError::Closed)?
+        let outcome = outcome.await.map_err(|_| LedgerError::Closed)?;
+        let counter = if outcome.is_ok() { &self.written } else { &self.unwritten };
+        counter.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
+    /// How many writes succeeded, and how many failed.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.written.load(Ordering::Relaxed), self.unwritten.load(Ordering::Relaxed))
     }
 
     pub(super) async fn close(&self) {

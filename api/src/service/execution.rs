@@ -6,6 +6,7 @@ use super::{Refusal, Service, SessionRequest, now_us};
 use crate::ledger::{
     Closing, ExecutionRow, GuestError, NewExecution, Once, Output, Place, Report, ReturnedFile, Rich,
 };
+use crate::metrics::Times;
 use crate::price::Used;
 use crate::tenant::Tenant;
 use crate::words::{CloseReason, Engine, ExecutionStatus, Language, LimitName, Runtime};
@@ -16,7 +17,7 @@ use anchorhold_sandbox::{
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Of an execution that names none, where its session allows as much.
@@ -275,7 +276,9 @@ impl Service {
             Err(Error::Lost) => lost(&opened.new, opened.live.tenant.clone(), &self.0.prices.version),
             Err(error) => return self.release(opened, error).await,
         };
+        let begun = Instant::now();
         let Err(error) = self.0.ledger.close_execution(&closing).await else {
+            self.count(&closing, begun.elapsed());
             self.note_spent(&opened.live.account).await;
             opened.live.cells.acknowledge(closing.id);
             return Ok(Arc::new(closing.into_row()));
@@ -284,10 +287,19 @@ impl Service {
         let service = self.clone();
         self.0.work.spawn(async move {
             service.until_written("close an execution", || service.0.ledger.close_execution(&closing)).await;
+            service.count(&closing, begun.elapsed());
+            service.note_spent(&opened.live.account).await;
             opened.live.cells.acknowledge(closing.id);
             drop(opened);
         });
         Err(error.into())
+    }
+
+    fn count(&self, closing: &Closing, settle: Duration) {
+        let [queue, run] = [closing.report.queued_us, closing.report.wall_us].map(Duration::from_micros);
+        let place = &closing.place;
+        let times = Times { queue, run, settle };
+        self.0.metrics.execution(place.language, place.runtime, closing.status, times);
     }
 
     async fn release(&self, opened: Opened, error: Error) -> Result<Arc<ExecutionRow>, Refusal> {

@@ -35,6 +35,10 @@ impl LiveTable {
         lock(&self.0).sessions.values().map(|(live, _)| live.clone()).collect()
     }
 
+    pub(super) fn count(&self) -> usize {
+        lock(&self.0).sessions.len()
+    }
+
     pub(super) fn insert(&self, live: &Arc<Live>, claim: SessionClaim) {
         lock(&self.0).sessions.insert(live.id, (live.clone(), claim));
     }

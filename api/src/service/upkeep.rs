@@ -5,6 +5,7 @@ use super::live::{Due, Live, LiveTable};
 use super::{Inner, Service, WAITING_KIB_MAX, now_us, once};
 use crate::config::SessionPolicy;
 use crate::ledger::Ledger;
+use crate::metrics::Metrics;
 use crate::price::Plan;
 use crate::tenant::Tenants;
 use crate::words::CloseReason;
@@ -65,6 +66,7 @@ impl Service {
             administration: tokio::sync::Mutex::default(),
             live: LiveTable::default(),
             once: once::Table::default(),
+            metrics: Metrics::default(),
             draining: AtomicBool::new(false),
             waiting_kib: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
             work: TaskTracker::new(),
