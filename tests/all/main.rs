@@ -48,6 +48,7 @@ mod inputs;
 mod isolation;
 mod limits;
 mod metrics;
+mod neighbours;
 mod restart;
 mod sessions;
 mod tenants;
@@ -67,6 +68,7 @@ const ROOMS: &[Room] = &[
     cli::all,
     audit::all,
     metrics::all,
+    neighbours::all,
     isolation::all,
     faults::all,
     restart::all,
