@@ -17,6 +17,8 @@ const PREFIX: &str = "ANCHORHOLD_";
 const MICROS: f64 = 1e6;
 /// No time span in a configuration is longer: a year.
 const SPAN_SECONDS_MAX: f64 = 366.0 * 86_400.0;
+/// No rate is higher: once in a microsecond.
+pub const RATE_MAX: u64 = 1_000_000;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -61,14 +63,20 @@ pub enum ConfigError {
 pub struct Raw {
     /// The HTTP door.
     pub api: RawApi,
+    /// The operator's door.
+    pub admin: RawAdmin,
     /// Where things are kept.
     pub data: RawData,
     /// Where images are.
     pub image: RawImage,
     /// How the ledger writes.
     pub ledger: RawLedger,
+    /// How much of the audit log is kept.
+    pub audit: RawAudit,
     /// What sessions may be.
     pub session: RawSession,
+    /// How often clients may ask.
+    pub rate: RawRate,
     /// Limits of a session that asks for none.
     pub limits: RawLimits,
     /// The most that a session may ask for.
@@ -89,10 +97,13 @@ impl Default for Raw {
     fn default() -> Self {
         Self {
             api: RawApi::default(),
+            admin: RawAdmin::default(),
             data: RawData::default(),
             image: RawImage::default(),
             ledger: RawLedger::default(),
+            audit: RawAudit::default(),
             session: RawSession::default(),
+            rate: RawRate::default(),
             limits: RawLimits::DEFAULT,
             ceiling: RawLimits::CEILING,
             prices: Plan::default(),
@@ -125,6 +136,32 @@ impl Default for RawApi {
             key: String::new(),
             connections: 1024,
             drain_seconds: 30.0,
+        }
+    }
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawAdmin {
+    /// Empty: there is none.
+    listen: String,
+}
+
+impl RawAdmin {
+    fn resolve(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let address: Option<SocketAddr> = self.listen.parse().ok();
+        match address.filter(|address| address.ip().is_loopback()) {
+            Some(address) => Ok(Some(address)),
+            // It asks for no key.
+            None => Err(setting(
+                "admin",
+                "listen",
+                "must be an address of loopback and a port, as 127.0.0.1:9090",
+            )),
         }
     }
 }
@@ -162,6 +199,41 @@ pub struct RawLedger {
     sync: LedgerSync,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawAudit {
+    file_bytes: u64,
+    files: u32,
+}
+
+impl Default for RawAudit {
+    fn default() -> Self {
+        Self { file_bytes: 64 << 20, files: 8 }
+    }
+}
+
+impl RawAudit {
+    fn resolve(&self) -> Result<AuditPolicy, ConfigError> {
+        if self.file_bytes < 1 << 16 {
+            return Err(setting("audit", "file_bytes", "must be at least 65536"));
+        }
+        if !(2..=1000).contains(&self.files) {
+            return Err(setting("audit", "files", "must be from 2 to 1000"));
+        }
+        Ok(AuditPolicy { file_bytes: self.file_bytes, files: self.files })
+    }
+}
+
+/// How much of the audit log is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditPolicy {
+    /// A file that would grow beyond this is put aside.
+    pub file_bytes: u64,
+    /// So many files are kept, the newest included.
+    pub files: u32,
+}
+
 /// What the ledger survives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -180,7 +252,7 @@ pub struct RawSession {
     default_runtime: Runtime,
     ttl_seconds: f64,
     ttl_seconds_max: f64,
-    live: usize,
+    live: u64,
     keep_days: f64,
     keep_output_hours: f64,
 }
@@ -195,6 +267,21 @@ impl Default for RawSession {
             keep_days: 30.0,
             keep_output_hours: 24.0,
         }
+    }
+}
+
+/// `[rate]`: each lets through as much at once as it does in a second.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawRate {
+    requests_per_second: u64,
+    executions_per_second: u64,
+}
+
+impl Default for RawRate {
+    /// Beyond what one client has a use for, and below what one can do to a server.
+    fn default() -> Self {
+        Self { requests_per_second: 10_000, executions_per_second: 5_000 }
     }
 }
 
@@ -252,6 +339,8 @@ pub struct Flags {
 pub struct Config {
     /// Where the HTTP door is.
     pub listen: SocketAddr,
+    /// Where the operator's door is, if there is one: loopback only, without keys.
+    pub admin_listen: Option<SocketAddr>,
     /// Whether it may be open to the network without TLS.
     pub insecure: bool,
     /// Who the service becomes when it starts as root.
@@ -270,10 +359,25 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// What the ledger survives.
     pub ledger_sync: LedgerSync,
+    /// How much of the audit log is kept.
+    pub audit: AuditPolicy,
     /// What sessions may be.
     pub session: SessionPolicy,
+    /// What tenants may have whose quotas do not say otherwise.
+    pub tenants: TenantPolicy,
     /// What use costs.
     pub prices: Plan,
+}
+
+/// What tenants may have whose quotas do not say otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct TenantPolicy {
+    /// The most live sessions.
+    pub sessions: u64,
+    /// Of one key.
+    pub requests_per_second: u64,
+    /// Of all keys of a tenant.
+    pub executions_per_second: u64,
 }
 
 /// What sessions may be.
@@ -285,8 +389,6 @@ pub struct SessionPolicy {
     pub ttl_us: u64,
     /// The longest life that one may ask for.
     pub ttl_us_max: u64,
-    /// The most live sessions of a tenant.
-    pub live_max: usize,
     /// How long sessions and records are kept after the end.
     pub keep_us: u64,
     /// How long the output of an execution is kept.
@@ -381,6 +483,7 @@ impl Raw {
         }
         Ok(Config {
             listen,
+            admin_listen: self.admin.resolve()?,
             insecure: self.api.insecure,
             uid: self.api.uid,
             key: (!self.api.key.is_empty()).then(|| self.api.key.into()),
@@ -390,6 +493,8 @@ impl Raw {
             image_dir: absolute(&self.image.dir)?,
             file: file.map(|path| absolute(&path)).transpose()?,
             ledger_sync: self.ledger.sync,
+            audit: self.audit.resolve()?,
+            tenants: self.rate.resolve(self.session.live)?,
             session: self.session.resolve(&self.limits, &self.ceiling)?,
             prices: checked_plan(self.prices)?,
         })
@@ -403,7 +508,6 @@ impl RawSession {
             default_runtime: self.default_runtime,
             ttl_us: span_us("session", "ttl_seconds", self.ttl_seconds)?,
             ttl_us_max: span_us("session", "ttl_seconds_max", self.ttl_seconds_max)?,
-            live_max: self.live,
             keep_us: span_us("session", "keep_days", self.keep_days * 86_400.0)?,
             keep_output_us: span_us("session", "keep_output_hours", self.keep_output_hours * 3600.0)?,
             limits,
@@ -413,6 +517,23 @@ impl RawSession {
             return Err(setting("session", "ttl_seconds", "is above ttl_seconds_max"));
         }
         Ok(policy)
+    }
+}
+
+impl RawRate {
+    fn resolve(&self, sessions: u64) -> Result<TenantPolicy, ConfigError> {
+        let rates = [
+            ("requests_per_second", self.requests_per_second),
+            ("executions_per_second", self.executions_per_second),
+        ];
+        if let Some((key, _)) = rates.into_iter().find(|(_, rate)| !(1..=RATE_MAX).contains(rate)) {
+            return Err(setting("rate", key, format!("must be from 1 to {RATE_MAX}")));
+        }
+        Ok(TenantPolicy {
+            sessions,
+            requests_per_second: self.requests_per_second,
+            executions_per_second: self.executions_per_second,
+        })
     }
 }
 
@@ -570,6 +691,12 @@ mod tests {
             "[session]\nttl_seconds = nan",
             "[limits]\ncpu_cores = 0.0",
             "[ledger]\nsync = 'maybe'",
+            "[admin]\nlisten = '0.0.0.0:9090'",
+            "[admin]\nlisten = '9090'",
+            "[audit]\nfile_bytes = 100",
+            "[audit]\nfiles = 1",
+            "[rate]\nrequests_per_second = 0",
+            "[rate]\nexecutions_per_second = 1000001",
             "not toml",
         ] {
             assert!(load(file, &[], Flags::default()).is_err(), "{file}");

@@ -9,27 +9,30 @@ mod event;
 mod execution;
 mod file;
 mod session;
+mod tenant;
 mod usage;
 
 #[cfg(test)]
 mod tests;
 
-use crate::ledger::Totals;
+use crate::audit::{Audit, Event};
+use crate::ledger::{KeyId, TenantId, Totals};
+use crate::metrics::Metrics;
 use crate::service::{Key, Service};
-use crate::tenant::{Keys, Tenant};
+use crate::tenant::Tenant;
 use axum::Router;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use body::Object;
 use error::{Code, Problem};
 use futures_util::FutureExt as _;
 use serde::Serialize;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// The most headers of a request.
@@ -44,12 +47,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 struct Door {
     service: Service,
-    keys: Arc<Keys>,
 }
 
 /// All routes of the API.
-pub fn router(service: Service, keys: Keys) -> Router {
-    let door = Door { service, keys: Arc::new(keys) };
+pub fn router(service: Service, audit: Audit) -> Router {
+    let watched = (audit, service.metrics().clone());
+    let door = Door { service };
     Router::new()
         .route("/v1/sessions", post(session::create).get(session::list))
         .route("/v1/sessions/{id}", get(session::show).patch(session::change).delete(session::delete))
@@ -71,21 +74,58 @@ pub fn router(service: Service, keys: Keys) -> Router {
         .route("/v1/run", post(execution::run))
         .route("/v1/usage", get(usage::of_tenant))
         .route("/v1/prices", get(usage::prices))
+        .route("/v1/tenants", post(tenant::create).get(tenant::list))
+        .route("/v1/tenants/{id}", get(tenant::show).patch(tenant::change))
+        .route("/v1/tenants/{id}/keys", post(tenant::create_key).get(tenant::keys))
+        .route("/v1/tenants/{id}/keys/{key}", delete(tenant::revoke_key))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .fallback(async || Problem::new(Code::NotFound, "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the route does not take this method")
         })
-        .layer(axum::middleware::from_fn(edge))
+        .layer(axum::middleware::from_fn_with_state(watched, edge))
         .with_state(door)
 }
 
-/// Around every request: its id, limits of its head, panics, the bytes of problems, the log.
-async fn edge(request: Request, next: Next) -> Response {
+/// What is served where only the operator gets: metrics.
+pub fn admin_router(service: Service) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .fallback(async || axum::http::StatusCode::NOT_FOUND)
+        .with_state(Door { service })
+}
+
+async fn metrics(State(door): State<Door>) -> Response {
+    match door.service.metrics_text() {
+        Ok(text) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(refusal) => Problem::from(refusal).into_response(),
+    }
+}
+
+/// Who asks, as soon as that is known; for the audit log.
+#[derive(Debug, Clone, Default)]
+struct Who(Arc<OnceLock<(TenantId, KeyId)>>);
+
+/// What an answer is about; for the audit log.
+#[derive(Debug, Clone)]
+struct Subject(String);
+
+/// Around every request: its id, limits of its head, panics, the bytes of problems, the logs.
+async fn edge(
+    State((audit, metrics)): State<(Audit, Metrics)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
     let id = format!("req_{}", anchorhold_sandbox::Id::random());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let who = Who::default();
+    request.extensions_mut().insert(who.clone());
     let mut response = match check_head(&request) {
         Err(problem) => {
             let mut response = problem.into_response();
@@ -111,6 +151,21 @@ async fn edge(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, elapsed_us) = (response.status().as_u16(), begun.elapsed().as_micros());
+    if let Some(code) = code {
+        metrics.refusal(code.as_str());
+    }
+    let who = who.0.get().copied();
+    if who.is_some() || code == Some(Code::Unauthorized) {
+        audit.note(Event {
+            who,
+            request: id.clone(),
+            action: format!("{method} {}", route.as_ref().map_or("-", MatchedPath::as_str)),
+            target: path.clone(),
+            subject: response.extensions_mut().remove::<Subject>().map(|subject| subject.0),
+            status,
+            code: code.map(Code::as_str),
+        });
+    }
     match code {
         Some(code @ (Code::Internal | Code::LedgerUnavailable | Code::IsolationUnavailable)) => {
             tracing::warn!(request_id = id, %method, ?path, status, %code, elapsed_us, "request");
@@ -159,10 +214,15 @@ impl FromRequestParts<Door> for Caller {
             // Whether it is missing, garbled or wrong: the same answer.
             scheme.eq_ignore_ascii_case("bearer")
         });
-        bearer
-            .and_then(|(_, key)| door.keys.authenticate(key.trim()))
-            .map(Self)
-            .ok_or_else(|| Problem::new(Code::Unauthorized, "send Authorization: Bearer and a valid key"))
+        let tenant = bearer
+            .and_then(|(_, key)| door.service.authenticate(key.trim()))
+            .ok_or_else(|| Problem::new(Code::Unauthorized, "send Authorization: Bearer and a valid key"))?;
+        if let Some(who) = parts.extensions.get::<Who>() {
+            // The same key twice, where an extractor asks another.
+            let _same = who.0.set((tenant.account().id(), tenant.key()));
+        }
+        door.service.enter(&tenant)?;
+        Ok(Self(tenant))
     }
 }
 
@@ -222,6 +282,12 @@ fn json(status: axum::http::StatusCode, body: &impl Serialize) -> Response {
             Problem::new(Code::Internal, "internal error").into_response()
         }
     }
+}
+
+/// An answer about something that the path does not name.
+fn about(subject: impl Into<String>, mut response: Response) -> Response {
+    response.extensions_mut().insert(Subject(subject.into()));
+    response
 }
 
 fn ok(body: &impl Serialize) -> Response {

@@ -15,6 +15,7 @@
 //! records of a cell add up to its final counter, whatever crashed in between.
 
 mod read;
+mod tenant;
 mod write;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 
 pub use crate::config::LedgerSync;
 pub use read::{CellRow, Page, UsageGroup, UsageLine, UsageQuery};
+pub use tenant::{KeyId, KeyRow, Quotas, TenantId, TenantRow};
 
 use crate::price::Picos;
 use crate::words::{
@@ -99,7 +101,7 @@ struct StoredLimits {
 pub struct SessionRow {
     /// Its name.
     pub id: SessionId,
-    /// Whose it is.
+    /// Whose it is: the tenant's id.
     pub tenant: String,
     /// Where it is in its life.
     pub status: SessionStatus,
@@ -259,7 +261,7 @@ pub struct Closing {
     pub id: ExecutionId,
     /// Of which session.
     pub session: SessionId,
-    /// Of which tenant.
+    /// Of which tenant, by its id.
     pub tenant: String,
     /// What became of it.
     pub status: ExecutionStatus,
@@ -375,6 +377,11 @@ impl Ledger {
             .connect_with(options.read_only(true).pragma("cache_size", "-8192"))
             .await?;
         Ok(Self { writer: write::Writer::start(connection, checkpointer), readers })
+    }
+
+    /// How many writes succeeded since it was opened, and how many failed.
+    pub fn writes(&self) -> (u64, u64) {
+        self.writer.counts()
     }
 
     /// Waits for what is under way and closes the database. Later writes fail.

@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod http;
 pub mod ledger;
 pub mod listen;
+pub mod metrics;
 pub mod price;
 pub mod serve;
 pub mod service;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use anchorhold::cli;
 use anchorhold::config::{Flags, Raw};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -52,6 +53,35 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Runs a program on a running server; its output is printed, and its end is this command's
+    #[command(after_help = "Examples: anchorhold run hello.py\n          \
+                            echo 'print(6 * 7)' | anchorhold run --language python -\n\
+                            Exit code: the program's own; 124 when its time was over, 125 when a limit ended it.")]
+    Run(cli::RunArguments),
+    /// Shows what was used and what it cost
+    #[command(after_help = "Example: anchorhold usage --group-by day --from 2026-01-01T00:00:00Z")]
+    Usage(cli::UsageArguments),
+    /// Makes, lists and changes tenants of a running server
+    #[command(subcommand)]
+    Tenant(cli::TenantCommand),
+    /// Makes, lists and revokes keys of a running server
+    #[command(subcommand)]
+    Key(cli::KeyCommand),
+    /// Looks at the images of this machine
+    #[command(subcommand)]
+    Image(ImageCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// Lists images, after the same checks as the warden's
+    List {
+        #[command(flatten)]
+        settings: Settings,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +130,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             print!("{}", raw.to_toml()?);
             raw.resolve(None)?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(arguments) => cli::run(&arguments),
+        Command::Usage(arguments) => cli::usage(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Tenant(command) => cli::tenant(&command).map(|()| ExitCode::SUCCESS),
+        Command::Key(command) => cli::key(&command).map(|()| ExitCode::SUCCESS),
+        Command::Image(ImageCommand::List { settings, json }) => {
+            let config = Raw::load(&settings.flags(None, false), std::env::vars())?.resolve(None)?;
+            cli::image_list(&config.image_dir, json).map(|()| ExitCode::SUCCESS)
         }
     }
 }

@@ -7,16 +7,17 @@
 //!
 //! The first line is single-threaded. Nothing privileged is opened after it.
 
+use crate::audit::Audit;
 use crate::config::{Config, Secret};
 use crate::http;
 use crate::ledger::Ledger;
 use crate::listen;
-use crate::service::{Sandbox, Service, now_us};
-use crate::tenant::{Keys, admin_key};
+use crate::service::{Parts, Sandbox, Service, now_us};
+use crate::tenant::{Tenants, admin_key};
 use anyhow::{Context as _, bail};
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -29,11 +30,14 @@ use tokio::sync::watch;
 const WARDEN_MAX: Duration = Duration::from_secs(20);
 /// Descriptors: some of every cell, one of every connection.
 const DESCRIPTORS: u64 = 65_536;
+/// Whoever collects numbers needs one or two.
+const ADMIN_CONNECTIONS_MAX: usize = 16;
 const WARDEN: &str = "anchorhold-warden";
 
 /// What the privileged part leaves to the rest.
 struct Ready {
     listener: TcpListener,
+    admin: Option<TcpListener>,
     socket: PathBuf,
     /// The warden is ours: it ends with us.
     own_warden: Option<OwnWarden>,
@@ -85,10 +89,13 @@ fn prepare(config: &Config, warden: Option<PathBuf>, root: bool) -> anyhow::Resu
     directory(data, 0o755)?;
     let ledger = data.join("ledger");
     directory(&ledger, 0o700)?;
+    let audit = data.join("audit");
+    directory(&audit, 0o700)?;
     let key_path = data.join("admin.key");
     let key = admin_key(&key_path).with_context(|| format!("key file {}", key_path.display()))?;
     if root {
         own(&ledger, config.uid)?;
+        own(&audit, config.uid)?;
         own(&key_path, config.uid)?;
     }
     raise_limits()?;
@@ -96,7 +103,8 @@ fn prepare(config: &Config, warden: Option<PathBuf>, root: bool) -> anyhow::Resu
         Some(socket) => (socket, None),
         None => own_warden(config).map(|own| (own.socket.clone(), Some(own)))?,
     };
-    Ok(Ready { listener: bind(config)?, socket, own_warden, key })
+    let admin = config.admin_listen.map(bind).transpose()?;
+    Ok(Ready { listener: bind(config.listen)?, admin, socket, own_warden, key })
 }
 
 /// Our own warden: one that outlived an earlier life of ours, or a new one.
@@ -122,9 +130,8 @@ fn own(path: &Path, uid: u32) -> anyhow::Result<()> {
         .with_context(|| format!("cannot give {} to uid {uid}", path.display()))
 }
 
-fn bind(config: &Config) -> anyhow::Result<TcpListener> {
-    let listener =
-        TcpListener::bind(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -221,25 +228,32 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let directory = config.data_dir.join("ledger");
     let _lock = lock(&directory)?;
+    let audit = Audit::start(&config.data_dir.join("audit"), config.audit).context("audit log")?;
     let ledger = Ledger::open(&directory, config.ledger_sync).await?;
-    let keys = Keys::load(&ledger, &ready.key, config.key.as_ref(), now_us()).await?;
+    let tenants = Tenants::load(&ledger, config.tenants, &ready.key, config.key.as_ref(), now_us()).await?;
     let (sandbox, events) = Sandbox::connect(&ready.socket).await.context("the warden does not take us")?;
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-    let service = Service::start(
+    let service = Service::start(Parts {
         ledger,
-        sandbox.clone(),
+        tenants,
+        sandbox: sandbox.clone(),
         events,
-        config.session.clone(),
-        config.prices.clone(),
+        policy: config.session.clone(),
+        prices: config.prices.clone(),
         boot_id,
-    )
+    })
     .await?;
 
     let (stop, stopped) = watch::channel(false);
     let listener = tokio::net::TcpListener::from_std(ready.listener)?;
     let address = listener.local_addr()?;
-    let router = http::router(service.clone(), keys);
-    let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped));
+    let router = http::router(service.clone(), audit.clone());
+    let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped.clone()));
+    if let Some(admin) = ready.admin {
+        let listener = tokio::net::TcpListener::from_std(admin)?;
+        let router = http::admin_router(service.clone());
+        tokio::spawn(listen::serve(listener, router, ADMIN_CONNECTIONS_MAX, stopped));
+    }
     say_ready(&config, address);
 
     tokio::select! {
@@ -251,6 +265,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     service.drain(config.drain).await;
     stop.send_replace(true);
     door.await?;
+    audit.close();
     if let Some(warden) = ready.own_warden {
         sandbox.shut_down_warden().await;
         warden.gone().await;
@@ -258,7 +273,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn say_ready(config: &Config, address: std::net::SocketAddr) {
+fn say_ready(config: &Config, address: SocketAddr) {
     let key = config.data_dir.join("admin.key");
     // To standard output, for people and for programs that wait for it; a closed one is no reason to stop.
     let line = format!("anchorhold is ready on http://{address} (key: {})\n", key.display());

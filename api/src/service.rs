@@ -19,6 +19,7 @@ mod follow;
 mod live;
 mod once;
 mod recovery;
+mod tenants;
 mod upkeep;
 
 #[cfg(test)]
@@ -30,13 +31,16 @@ pub use execution::{CancelOnDrop, ContextName, ExecutionRequest, OnDisconnect, R
 pub use file::{ListRequest, Listing};
 pub use follow::{Events, Told, Word};
 pub use once::Key;
+pub use tenants::{NewTenant, TenantChange};
+pub use upkeep::Parts;
 
 use crate::config::SessionPolicy;
 use crate::ledger::{
     ExecutionRow, Ledger, LedgerError, Page, Place, Record, SessionRow, Terms, Totals, UsageLine, UsageQuery,
 };
+use crate::metrics::{Glance, Metrics};
 use crate::price::Plan;
-use crate::tenant::Tenant;
+use crate::tenant::{Denied, Tenant, Tenants};
 use crate::words::{CloseReason, Runtime, SessionStatus};
 use anchorhold_sandbox::{
     Boottime, Error, ExecutionId, FileError, Id, LimitError, LimitField, RequestedLimits, SessionId,
@@ -97,9 +101,18 @@ pub enum Refusal {
     /// As many executions wait in the context as may.
     #[error("too many executions wait in this context")]
     ContextBusy,
-    /// The tenant has as many sessions as it may.
-    #[error("the tenant has as many live sessions as it may ({0})")]
-    Quota(usize),
+    /// The tenant may not, or not now.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// No such tenant.
+    #[error("no such tenant")]
+    TenantNotFound,
+    /// The tenant has no such key.
+    #[error("no such key")]
+    KeyNotFound,
+    /// Something that exists is in the way.
+    #[error("{0}")]
+    Conflict(&'static str),
     /// No room; try again.
     #[error("no room: {0}")]
     Capacity(String),
@@ -225,8 +238,12 @@ struct Inner {
     policy: SessionPolicy,
     prices: Plan,
     boot_id: String,
+    tenants: Tenants,
+    /// Held while tenants or keys are changed in the ledger and here.
+    administration: tokio::sync::Mutex<()>,
     live: LiveTable,
     once: once::Table,
+    metrics: Metrics,
     draining: AtomicBool,
     /// KiB of code and input that may wait and run at a time.
     waiting_kib: Arc<Semaphore>,
@@ -241,6 +258,18 @@ impl Service {
     /// Who costs what.
     pub fn prices(&self) -> &Plan {
         &self.0.prices
+    }
+
+    /// Where numbers are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// All numbers, as Prometheus reads them.
+    pub fn metrics_text(&self) -> Result<String, Refusal> {
+        let (written, unwritten) = self.0.ledger.writes();
+        let glance = Glance { sessions: self.0.live.count(), written, unwritten };
+        self.0.metrics.text(glance).map_err(|_| Refusal::Internal)
     }
 
     /// Whether new work is taken and could be done.
@@ -258,7 +287,7 @@ impl Service {
         key: Option<Key>,
     ) -> Result<SessionRow, Refusal> {
         let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.name(), "sessions"));
+        let once = key.map(|key| key.of(tenant.id(), "sessions"));
         let answer = self.at_most_once(once.clone(), Await::End, async move {
             let (live, row) = service.admit_session(&tenant, request)?;
             match service.0.ledger.open_session(&row, once.as_ref()).await {
@@ -277,7 +306,7 @@ impl Service {
 
     /// A tenant's session.
     pub async fn session(&self, tenant: &Tenant, id: SessionId) -> Result<SessionView, Refusal> {
-        let row = self.0.ledger.session(tenant.name(), id).await?.ok_or(Refusal::SessionNotFound)?;
+        let row = self.0.ledger.session(tenant.id(), id).await?.ok_or(Refusal::SessionNotFound)?;
         let mut views = self.with_totals(vec![row]).await?;
         views.pop().ok_or(Refusal::Internal)
     }
@@ -291,7 +320,7 @@ impl Service {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Page<SessionView>, Refusal> {
-        let page = self.0.ledger.sessions(tenant.name(), status, tags, before, limit).await?;
+        let page = self.0.ledger.sessions(tenant.id(), status, tags, before, limit).await?;
         Ok(Page { items: self.with_totals(page.items).await?, next: page.next })
     }
 
@@ -363,7 +392,7 @@ impl Service {
 
     /// What a tenant used.
     pub async fn usage(&self, tenant: &Tenant, query: &UsageQuery) -> Result<Vec<UsageLine>, Refusal> {
-        Ok(self.0.ledger.usage(tenant.name(), query).await?)
+        Ok(self.0.ledger.usage(tenant.id(), query).await?)
     }
 
     fn accepting(&self) -> Result<(), Refusal> {
@@ -381,9 +410,9 @@ impl Service {
     /// The live session of this tenant.
     async fn find(&self, tenant: &Tenant, id: SessionId) -> Result<Arc<Live>, Refusal> {
         match self.0.live.get(id) {
-            Some(live) if live.tenant == tenant.name() => Ok(live),
+            Some(live) if live.tenant == tenant.id() => Ok(live),
             Some(_) => Err(Refusal::SessionNotFound),
-            None => match self.0.ledger.session(tenant.name(), id).await? {
+            None => match self.0.ledger.session(tenant.id(), id).await? {
                 Some(_) => Err(Refusal::SessionClosed),
                 None => Err(Refusal::SessionNotFound),
             },
@@ -410,7 +439,7 @@ impl Service {
         let created_us = now_us();
         let row = SessionRow {
             id: SessionId::random(),
-            tenant: tenant.name().to_owned(),
+            tenant: tenant.id().to_owned(),
             status: SessionStatus::Active,
             close_reason: None,
             created_us,
@@ -429,9 +458,10 @@ impl Service {
             },
             walls: None,
         };
+        let claim = tenant.account().open_session(&limits)?;
         let cells = self.0.sandbox.open(self.spec(tenant.group(), &row));
-        let live = Arc::new(Live::new(&row, cells, self.0.commands.clone()));
-        self.0.live.insert(&live, policy.live_max)?;
+        let live = Arc::new(Live::new(&row, tenant.account().clone(), cells, self.0.commands.clone()));
+        self.0.live.insert(&live, claim);
         Ok((live, row))
     }
 

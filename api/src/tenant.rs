@@ -1,109 +1,239 @@
-//! Who may ask: keys and the tenants behind them.
+//! Who may ask: tenants, their keys, and what each may have.
 //!
-//! A [`Tenant`] is a proof: only [`Keys::authenticate`] makes one for a caller.
+//! A [`Tenant`] is a proof: only [`Tenants::authenticate`] makes one for a caller. An [`Admin`] is another: the caller
+//! showed the key in the file (or the one for development), which alone may administer.
 
-use crate::config::Secret;
-use crate::ledger::{Ledger, LedgerError};
-use anchorhold_sandbox::GroupId;
+mod account;
+mod rate;
+
+pub use account::{Account, Denied, ExecutionClaim, Quota, SessionClaim};
+pub use rate::Bucket;
+
+use crate::config::{Secret, TenantPolicy};
+use crate::ledger::{KeyId, KeyRow, Ledger, LedgerError, TenantId, TenantRow};
+use anchorhold_sandbox::{Boottime, GroupId, Id};
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
-use subtle::ConstantTimeEq as _;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Whose the key in the file is.
 const DEFAULT: &str = "default";
 /// The name of the key in the file.
-const ADMIN: &str = "admin";
+const ADMIN: &str = "admin.key";
+/// The name of the key for development.
+const DEVELOPMENT: &str = "development";
 /// No key is longer.
 const KEY_BYTES_MAX: usize = 512;
 
 /// Somebody who showed a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Tenant {
-    name: Arc<str>,
-    group: GroupId,
+    account: Arc<Account>,
+    key: Arc<HeldKey>,
+}
+
+/// A key that holds.
+#[derive(Debug)]
+struct HeldKey {
+    id: KeyId,
+    name: String,
+    admin: bool,
+    asked: Bucket,
 }
 
 impl Tenant {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Its id, as the ledger knows it.
+    pub fn id(&self) -> &str {
+        self.account.id_text()
     }
 
     /// What the sandbox knows of it.
     pub fn group(&self) -> GroupId {
-        self.group
+        self.account.id().group()
     }
 
-    /// For tests of what comes after the proof.
+    /// What it has in use.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// The key that was shown.
+    pub fn key(&self) -> KeyId {
+        self.key.id
+    }
+
+    /// The same caller as somebody who may administer, if it may.
+    pub fn admin(&self) -> Option<Admin> {
+        self.key.admin.then_some(Admin(()))
+    }
+
+    /// Another tenant, for tests of what comes after the proof.
     #[cfg(test)]
-    pub fn for_test(name: &str) -> Self {
-        Self { name: name.into(), group: GroupId::random() }
+    pub fn for_test() -> Self {
+        let row = TenantRow {
+            id: TenantId(Id::random()),
+            name: "stranger".into(),
+            disabled: false,
+            quotas: crate::ledger::Quotas::default(),
+            spent_picos: 0,
+            created_us: 0,
+        };
+        let policy = TenantPolicy { sessions: 1, requests_per_second: 1000, executions_per_second: 1000 };
+        let key =
+            HeldKey { id: KeyId(Id::random()), name: "k".into(), admin: false, asked: Bucket::default() };
+        Self { account: Arc::new(Account::new(&row, policy)), key: Arc::new(key) }
     }
 }
 
-/// All keys, as digests.
+/// Somebody who may administer.
 #[derive(Debug)]
-pub struct Keys {
-    digests: Vec<([u8; 32], Tenant)>,
+pub struct Admin(());
+
+/// A key that was just made: the only time that it can be seen.
+#[derive(Debug)]
+pub struct NewKey {
+    /// What is known of it afterwards.
+    pub row: KeyRow,
+    /// The key.
+    pub secret: Secret,
 }
 
-impl Keys {
-    /// The keys of the ledger, the one in the file (which replaces an earlier one in that file) and the one for
+/// All tenants and all keys that hold, as digests. The ledger has the same; whoever changes one changes both.
+#[derive(Debug)]
+pub struct Tenants {
+    policy: TenantPolicy,
+    table: RwLock<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By digest. How long a look takes says something about digests, of which no key can be made.
+    keys: HashMap<[u8; 32], Tenant>,
+    accounts: HashMap<String, Arc<Account>>,
+    /// Names that are taken.
+    names: HashMap<String, TenantId>,
+}
+
+impl Tenants {
+    /// Those of the ledger, with the key in the file (which replaces an earlier one in that file) and the one for
     /// development, which is not stored.
     pub async fn load(
         ledger: &Ledger,
+        policy: TenantPolicy,
         admin: &Secret,
         development: Option<&Secret>,
         now_us: i64,
     ) -> Result<Self, LedgerError> {
-        ledger.set_key(digest(admin.reveal()), DEFAULT, ADMIN, now_us).await?;
-        let mut keys = Self { digests: Vec::new() };
-        for (digest, name) in ledger.keys().await? {
-            keys.digests.push((digest, tenant(ledger, &name).await?));
+        let tenants = Self { policy, table: RwLock::default() };
+        for row in ledger.all_tenants().await? {
+            tenants.insert(&row);
+        }
+        let default = tenants.named(DEFAULT).ok_or(LedgerError::Stored("tenant"))?;
+        let row = |name: &str| KeyRow {
+            id: KeyId(Id::random()),
+            tenant: default,
+            name: name.to_owned(),
+            admin: true,
+            created_us: now_us,
+            revoked_us: None,
+        };
+        ledger.set_admin_key(digest(admin.reveal()), &row(ADMIN)).await?;
+        for (digest, row) in ledger.all_keys().await? {
+            tenants.insert_key(digest, &row);
         }
         if let Some(key) = development {
-            keys.digests.push((digest(key.reveal()), tenant(ledger, DEFAULT).await?));
+            tenants.insert_key(digest(key.reveal()), &row(DEVELOPMENT));
         }
-        Ok(keys)
+        Ok(tenants)
     }
 
-    /// The tenant of this key. Takes the same time whether the key is known or not, and however much of it is right.
+    /// The tenant of this key. A digest is looked up, so how much of a wrong key is right makes no difference.
     pub fn authenticate(&self, key: &str) -> Option<Tenant> {
         if key.len() > KEY_BYTES_MAX {
             return None;
         }
         let shown = digest(key);
-        let mut found = None;
-        for (digest, tenant) in &self.digests {
-            if bool::from(digest.ct_eq(&shown)) {
-                found = Some(tenant);
-            }
+        self.read(|table| table.keys.get(&shown).cloned())
+    }
+
+    /// Whether a caller may go on now: its tenant is not disabled, and this key does not ask too often.
+    pub fn enter(&self, tenant: &Tenant) -> Result<(), Denied> {
+        tenant.account.enabled()?;
+        if tenant.key.asked.take(self.policy.requests_per_second, Boottime::now().0) {
+            Ok(())
+        } else {
+            Err(Denied::TooFast)
         }
-        found.cloned()
+    }
+
+    /// The account of the tenant that the ledger knows by this id.
+    pub fn account(&self, id: &str) -> Option<Arc<Account>> {
+        self.read(|table| table.accounts.get(id).cloned())
+    }
+
+    /// The tenant of this name.
+    pub fn named(&self, name: &str) -> Option<TenantId> {
+        self.read(|table| table.names.get(name).copied())
+    }
+
+    /// Whether a key of this tenant holds that is called so.
+    pub fn has_key(&self, tenant: TenantId, name: &str) -> bool {
+        self.read(|table| {
+            table.keys.values().any(|held| held.account.id() == tenant && held.key.name == name)
+        })
+    }
+
+    /// Whether this tenant has a key that may administer.
+    pub fn administers(&self, tenant: TenantId) -> bool {
+        self.read(|table| table.keys.values().any(|held| held.account.id() == tenant && held.key.admin))
+    }
+
+    /// There is this tenant now, or it is called and may have what the row says.
+    pub fn insert(&self, row: &TenantRow) {
+        self.write(|table| {
+            table.names.retain(|_, id| *id != row.id);
+            table.names.insert(row.name.clone(), row.id);
+            match table.accounts.get(&row.id.to_string()) {
+                Some(account) => account.apply(row),
+                None => {
+                    let account = Arc::new(Account::new(row, self.policy));
+                    table.accounts.insert(row.id.to_string(), account);
+                }
+            }
+        });
+    }
+
+    /// This key holds from now on.
+    pub fn insert_key(&self, digest: [u8; 32], row: &KeyRow) {
+        self.write(|table| {
+            let Some(account) = table.accounts.get(&row.tenant.to_string()).cloned() else { return };
+            let (name, admin) = (row.name.clone(), row.admin);
+            let key = Arc::new(HeldKey { id: row.id, name, admin, asked: Bucket::default() });
+            table.keys.insert(digest, Tenant { account, key });
+        });
+    }
+
+    /// This key does not hold any more.
+    pub fn remove_key(&self, id: KeyId) {
+        self.write(|table| table.keys.retain(|_, held| held.key.id != id));
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
+        look(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Table)) {
+        change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-fn digest(key: &str) -> [u8; 32] {
+/// All that is ever stored of a key.
+pub fn digest(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
-}
-
-async fn tenant(ledger: &Ledger, name: &str) -> Result<Tenant, LedgerError> {
-    Ok(Tenant { name: name.into(), group: group(ledger, name).await? })
-}
-
-/// What the sandbox knows of the tenant of that name: made once, then the same for ever.
-pub async fn group(ledger: &Ledger, name: &str) -> Result<GroupId, LedgerError> {
-    let meta = format!("group.{name}");
-    if let Some(text) = ledger.meta(&meta).await? {
-        return text.parse().map_err(|_| LedgerError::Stored("group"));
-    }
-    let group = GroupId::random();
-    ledger.set_meta(&meta, &group.to_string()).await?;
-    Ok(group)
 }
 
 /// The key in this file; a new file with a new key where there is none.
@@ -124,19 +254,19 @@ pub fn admin_key(path: &Path) -> io::Result<Secret> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = new_key()?;
             let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            writeln!(file, "{key}")?;
+            writeln!(file, "{}", key.reveal())?;
             file.sync_all()?;
-            Ok(key.into())
+            Ok(key)
         }
         Err(error) => Err(error),
     }
 }
 
 /// 256 random bits.
-fn new_key() -> io::Result<String> {
+pub fn new_key() -> io::Result<Secret> {
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("ah_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)))
+    Ok(format!("ah_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)).into())
 }
 
 #[cfg(test)]
@@ -144,6 +274,9 @@ mod tests {
     use super::*;
     use crate::config::LedgerSync;
     use std::os::unix::fs::PermissionsExt as _;
+
+    const POLICY: TenantPolicy =
+        TenantPolicy { sessions: 10, requests_per_second: 3, executions_per_second: 1000 };
 
     #[test]
     fn the_file_is_made_once_and_is_private() {
@@ -160,17 +293,38 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
         let (old, new) = ("a".repeat(20), "b".repeat(20));
-        let keys = Keys::load(&ledger, &old.clone().into(), None, 0).await.unwrap();
-        let tenant = keys.authenticate(&old).unwrap();
-        assert_eq!(tenant.name(), "default");
+        let load = async |key: &str, development| {
+            Tenants::load(&ledger, POLICY, &key.to_owned().into(), development, 0).await.unwrap()
+        };
+        let tenants = load(&old, None).await;
+        let tenant = tenants.authenticate(&old).unwrap();
+        assert!(tenant.admin().is_some());
+        assert_eq!(tenants.named("default").unwrap().to_string(), tenant.id());
         for wrong in ["", "a", &"a".repeat(19), &"a".repeat(21), &"a".repeat(100_000)] {
-            assert_eq!(keys.authenticate(wrong), None);
+            assert!(tenants.authenticate(wrong).is_none());
         }
         let development = "c".repeat(20).into();
-        let keys = Keys::load(&ledger, &new.clone().into(), Some(&development), 0).await.unwrap();
-        assert_eq!(keys.authenticate(&old), None);
-        assert_eq!(keys.authenticate(&new), Some(tenant.clone()));
-        assert_eq!(keys.authenticate(development.reveal()), Some(tenant));
+        let tenants = load(&new, Some(&development)).await;
+        assert!(tenants.authenticate(&old).is_none());
+        for key in [&new, development.reveal()] {
+            assert_eq!(tenants.authenticate(key).unwrap().id(), tenant.id());
+        }
+        // The same key in the same file keeps its id.
+        let id = tenants.authenticate(&new).unwrap().key();
+        assert_eq!(load(&new, None).await.authenticate(&new).unwrap().key(), id);
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_key_that_asks_too_often_does_not_hold_up_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+        let (fast, slow): (Secret, Secret) = ("a".repeat(20).into(), "b".repeat(20).into());
+        let tenants = Tenants::load(&ledger, POLICY, &fast, Some(&slow), 0).await.unwrap();
+        let [fast, slow] = [fast, slow].map(|key| tenants.authenticate(key.reveal()).unwrap());
+        let entered = (0..100).filter(|_| tenants.enter(&fast).is_ok()).count();
+        assert!((3..=4).contains(&entered), "{entered}");
+        assert_eq!(tenants.enter(&slow), Ok(()));
         ledger.close().await;
     }
 }

@@ -108,6 +108,8 @@ words!(
         Expired = "expired",
         /// Nothing happened in it for as long as it allows.
         Idle = "idle",
+        /// Its tenant was disabled.
+        Disabled = "disabled",
         /// The service was stopped.
         Shutdown = "shutdown",
         /// The machine was restarted.

@@ -211,7 +211,6 @@ fn what_is_not_built_yet_is_refused_clearly(shared: &Shared) -> Result<()> {
     for body in [
         json!({"language": "bash", "code": "ls"}),
         json!({"language": "typescript", "code": "1"}),
-        json!({"language": "python", "code": "1", "background": true}),
         json!({"command": ["ls"]}),
     ] {
         let answer = client.post(&path, &body)?;

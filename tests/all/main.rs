@@ -38,7 +38,9 @@ macro_rules! tests {
 }
 
 mod architecture;
+mod audit;
 mod billing;
+mod cli;
 mod contexts;
 mod executions;
 mod faults;
@@ -46,9 +48,12 @@ mod files;
 mod inputs;
 mod isolation;
 mod limits;
+mod metrics;
+mod neighbours;
 mod restart;
 mod sessions;
 mod streams;
+mod tenants;
 
 /// A room of tests.
 type Room = fn(&Shared) -> Vec<Trial>;
@@ -63,6 +68,11 @@ const ROOMS: &[Room] = &[
     limits::all,
     inputs::all,
     billing::all,
+    tenants::all,
+    cli::all,
+    audit::all,
+    metrics::all,
+    neighbours::all,
     isolation::all,
     faults::all,
     restart::all,

@@ -5,4 +5,4 @@ pub mod host;
 mod server;
 
 pub use client::{Answer, Client, Event, EventStream};
-pub use server::{Options, Server};
+pub use server::{Options, Server, image_dir, program};

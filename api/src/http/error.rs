@@ -1,6 +1,7 @@
 //! The one place where what went wrong becomes a status code (RFC 9457, `application/problem+json`).
 
 use crate::service::Refusal;
+use crate::tenant::Denied;
 use crate::words::words;
 use anchorhold_sandbox::FileError;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -16,6 +17,8 @@ words!(
         Malformed = "malformed",
         /// No key, or one that is not known.
         Unauthorized = "unauthorized",
+        /// The key, or its tenant, may not do this.
+        Forbidden = "forbidden",
         /// No such session for this tenant.
         SessionNotFound = "session_not_found",
         /// No such context.
@@ -44,6 +47,8 @@ words!(
         InvalidRequest = "invalid_request",
         /// Only regular files are read and replaced.
         NotRegularFile = "not_regular_file",
+        /// Too many requests within a second.
+        RateLimited = "rate_limited",
         /// As many as the tenant may have.
         QuotaExceeded = "quota_exceeded",
         /// As many executions wait as may.
@@ -67,6 +72,7 @@ impl Code {
         match self {
             Self::InvalidPath | Self::Malformed => (StatusCode::BAD_REQUEST, None),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, None),
+            Self::Forbidden => (StatusCode::FORBIDDEN, None),
             Self::SessionNotFound
             | Self::ContextNotFound
             | Self::ExecutionNotFound
@@ -80,7 +86,7 @@ impl Code {
             Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
             Self::InvalidRequest | Self::NotRegularFile => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Self::QuotaExceeded => (StatusCode::TOO_MANY_REQUESTS, Some(5)),
-            Self::ContextBusy => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
+            Self::RateLimited | Self::ContextBusy => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, None),
             Self::Capacity => (StatusCode::SERVICE_UNAVAILABLE, Some(1)),
             Self::IsolationUnavailable | Self::LedgerUnavailable | Self::Draining => {
@@ -95,6 +101,7 @@ impl Code {
             Self::InvalidPath => "The path is not usable",
             Self::Malformed => "The request cannot be read",
             Self::Unauthorized => "A valid key is needed",
+            Self::Forbidden => "Not with this key",
             Self::SessionNotFound => "No such session",
             Self::ContextNotFound => "No such context",
             Self::ExecutionNotFound => "No such execution",
@@ -109,6 +116,7 @@ impl Code {
             Self::HeadersTooLarge => "The headers are too large",
             Self::InvalidRequest => "The request cannot be granted",
             Self::NotRegularFile => "Not a regular file",
+            Self::RateLimited => "Too many requests",
             Self::QuotaExceeded => "The quota is used up",
             Self::ContextBusy => "Too many executions wait in this context",
             Self::Internal => "Internal error",
@@ -210,7 +218,11 @@ impl From<Refusal> for Problem {
             Refusal::NotRunning | Refusal::ContextExists => Code::Conflict,
             Refusal::Streams => Code::Capacity,
             Refusal::ContextBusy => Code::ContextBusy,
-            Refusal::Quota(_) => Code::QuotaExceeded,
+            Refusal::Denied(Denied::Disabled) => Code::Forbidden,
+            Refusal::Denied(Denied::Quota(..)) => Code::QuotaExceeded,
+            Refusal::Denied(Denied::TooFast) => Code::RateLimited,
+            Refusal::TenantNotFound | Refusal::KeyNotFound => Code::NotFound,
+            Refusal::Conflict(_) => Code::Conflict,
             Refusal::Capacity(_) => Code::Capacity,
             Refusal::Isolation(_) => Code::IsolationUnavailable,
             Refusal::Ledger => Code::LedgerUnavailable,
@@ -243,6 +255,7 @@ mod tests {
 invalid_path 400
 malformed 400
 unauthorized 401
+forbidden 403
 session_not_found 404
 context_not_found 404
 execution_not_found 404
@@ -257,6 +270,7 @@ payload_too_large 413
 headers_too_large 431
 invalid_request 422
 not_regular_file 422
+rate_limited 429 retry
 quota_exceeded 429 retry
 context_busy 429 retry
 internal 500

@@ -3,7 +3,7 @@
 use super::body::{Fields, Object, Query};
 use super::error::Problem;
 use super::session::{self, env};
-use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, event, json, key, ok, time};
+use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, about, event, json, key, ok, time};
 use crate::ledger::{ExecutionRow, GuestError, Report, Rich};
 use crate::service::{ContextName, ExecutionRequest, OnDisconnect, Refusal, RunRequest, context_id};
 use crate::tenant::Tenant;
@@ -130,7 +130,7 @@ impl<'a> ExecutionBody<'a> {
 }
 
 fn answer(row: &ExecutionRow) -> Response {
-    ok(&ExecutionBody::new(row, &Report::default()))
+    about(format!("exe_{}", row.id), ok(&ExecutionBody::new(row, &Report::default())))
 }
 
 /// Answers once it is recorded that an execution begins: in the background, or as a stream of what it says.

@@ -2,7 +2,7 @@
 
 use super::body::{Fields, Object, Query};
 use super::error::{Code, Problem};
-use super::{Caller, Door, ListBody, SessionAt, TotalsBody, json, key, ok, time};
+use super::{Caller, Door, ListBody, SessionAt, TotalsBody, about, json, key, ok, time};
 use crate::config::thousandths;
 use crate::ledger::{SessionRow, Totals};
 use crate::service::{SessionChange, SessionRequest, SessionView};
@@ -184,7 +184,8 @@ pub(super) async fn create(
     let key = key(&headers, &object)?;
     let request = object.read(|fields| Some(request(fields)))?;
     let row = door.service.create_session(&tenant, request, key).await?;
-    Ok(json(StatusCode::CREATED, &SessionBody::new(row, Totals::default())))
+    let id = format!("ses_{}", row.id);
+    Ok(about(id, json(StatusCode::CREATED, &SessionBody::new(row, Totals::default()))))
 }
 
 pub(super) async fn list(

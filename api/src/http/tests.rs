@@ -1,20 +1,17 @@
 //! The door from outside, without a socket and with a model of the sandbox.
 
 use super::*;
-use crate::config::LedgerSync;
-use crate::ledger::Ledger;
-use crate::service::tests::House;
+use crate::config::{AuditPolicy, LedgerSync};
+use crate::service::tests::{House, KEY};
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-const KEY: &str = "0123456789abcdef";
-
 struct Client {
     router: Router,
     _house: House,
-    _keys: tempfile::TempDir,
+    _audit: tempfile::TempDir,
 }
 
 struct Answer {
@@ -42,11 +39,10 @@ impl Answer {
 impl Client {
     async fn new() -> Self {
         let house = House::new();
-        let keys = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(keys.path(), LedgerSync::Process).await.unwrap();
-        let known = Keys::load(&ledger, &KEY.to_owned().into(), None, 0).await.unwrap();
-        let router = router(house.service(LedgerSync::Process).await, known);
-        Self { router, _house: house, _keys: keys }
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Audit::start(directory.path(), AuditPolicy { file_bytes: 1 << 20, files: 2 }).unwrap();
+        let router = router(house.service(LedgerSync::Process).await, audit);
+        Self { router, _house: house, _audit: directory }
     }
 
     async fn send(&self, request: axum::http::Request<Body>) -> Answer {

@@ -318,23 +318,6 @@ impl Ledger {
         rows.iter().map(|row| Ok(UsageLine { group: row.try_get("line")?, totals: totals(row)? })).collect()
     }
 
-    /// The digests of all keys, with whose they are.
-    pub async fn keys(&self) -> Result<Vec<([u8; 32], String)>, LedgerError> {
-        let rows = sqlx::query("SELECT digest, tenant FROM keys").fetch_all(&self.readers).await?;
-        rows.iter()
-            .map(|row| {
-                let digest: Vec<u8> = row.try_get("digest")?;
-                Ok((digest.try_into().map_err(|_| LedgerError::Stored("digest"))?, row.try_get("tenant")?))
-            })
-            .collect()
-    }
-
-    /// Something remembered about the ledger itself.
-    pub async fn meta(&self, key: &str) -> Result<Option<String>, LedgerError> {
-        let row = sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key);
-        Ok(row.fetch_optional(&self.readers).await?.map(|row| row.try_get(0)).transpose()?)
-    }
-
     /// Whether questions are answered.
     pub async fn check(&self) -> Result<(), LedgerError> {
         sqlx::query("SELECT 1").fetch_one(&self.readers).await?;
@@ -343,7 +326,7 @@ impl Ledger {
 }
 
 /// One row more than the limit was asked for: it says whether there is a next page.
-fn page<T>(
+pub(super) fn page<T>(
     mut rows: Vec<SqliteRow>,
     limit: u32,
     read: impl Fn(&SqliteRow) -> Result<T, LedgerError>,
@@ -358,7 +341,7 @@ fn page<T>(
     Ok(Page { items: rows.iter().map(read).collect::<Result<_, _>>()?, next })
 }
 
-fn parsed<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, LedgerError> {
+pub(super) fn parsed<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, LedgerError> {
     row.try_get::<&str, _>(column)?.parse().map_err(|_| LedgerError::Stored(column))
 }
 
@@ -367,7 +350,7 @@ fn parsed_option<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<Op
     text.map(|text| text.parse().map_err(|_| LedgerError::Stored(column))).transpose()
 }
 
-fn json<T: serde::de::DeserializeOwned>(
+pub(super) fn json<T: serde::de::DeserializeOwned>(
     row: &SqliteRow,
     column: &'static str,
 ) -> Result<Option<T>, LedgerError> {

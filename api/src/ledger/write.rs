@@ -8,6 +8,7 @@ use anchorhold_sandbox::{Boottime, ExecutionId, SessionId, Tombstone, Walls};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments as _, Connection as _, Encode, Row as _, Sqlite, Type};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -27,19 +28,21 @@ const SWEEP_ROWS: i64 = 500;
 /// A write: its statements alone, and as a whole transaction. `?` takes the parameters in order through all
 /// statements; `?1` names one, but then a statement must use every number up to its highest.
 #[derive(Debug)]
-struct Sql {
-    inside: &'static str,
-    alone: &'static str,
+pub(super) struct Sql {
+    pub(super) inside: &'static str,
+    pub(super) alone: &'static str,
 }
 
 macro_rules! sql {
     ($($statement:expr),+ $(,)?) => {
-        Sql {
+        $crate::ledger::write::Sql {
             inside: concat!($($statement, ";"),+),
             alone: concat!("BEGIN IMMEDIATE;", $($statement, ";",)+ "COMMIT"),
         }
     };
 }
+
+pub(super) use sql;
 
 macro_rules! insert_session {
     () => {
@@ -119,13 +122,6 @@ static END_SESSION: Sql = sql!(
 static SAVE_CONTEXT: Sql =
     sql!("INSERT INTO contexts (session_id, place, defaults, created_us) VALUES (?, ?, ?, ?)");
 static DELETE_CONTEXT: Sql = sql!("DELETE FROM contexts WHERE session_id = ? AND place = ?");
-static SET_KEY: Sql = sql!(
-    "DELETE FROM keys WHERE tenant = ?2 AND name = ?3 AND digest <> ?1",
-    "INSERT OR IGNORE INTO keys (digest, tenant, name, created_us) VALUES (?1, ?2, ?3, ?4)"
-);
-static SET_META: Sql = sql!(
-    "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-);
 
 macro_rules! of_old_sessions {
     ($delete:literal) => {
@@ -158,6 +154,8 @@ struct Write {
 pub(super) struct Writer {
     writes: mpsc::Sender<Write>,
     stop: mpsc::Sender<()>,
+    written: Arc<AtomicU64>,
+    unwritten: Arc<AtomicU64>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -169,14 +167,23 @@ impl Writer {
             tokio::spawn(write_all(connection, waiting)),
             tokio::spawn(checkpoint_regularly(checkpointer, stopped)),
         ];
-        Self { writes, stop, tasks: Arc::new(Mutex::new(tasks)) }
+        let (written, unwritten) = (Arc::default(), Arc::default());
+        Self { writes, stop, written, unwritten, tasks: Arc::new(Mutex::new(tasks)) }
     }
 
-    async fn write(&self, sql: &'static Sql, arguments: Binder) -> Result<(), LedgerError> {
+    pub(super) async fn write(&self, sql: &'static Sql, arguments: Binder) -> Result<(), LedgerError> {
         let (done, outcome) = oneshot::channel();
         let write = Write { sql, arguments: arguments.finish()?, done };
         self.writes.send(write).await.map_err(|_| LedgerError::Closed)?;
-        outcome.await.map_err(|_| LedgerError::Closed)?
+        let outcome = outcome.await.map_err(|_| LedgerError::Closed)?;
+        let counter = if outcome.is_ok() { &self.written } else { &self.unwritten };
+        counter.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
+
+    /// How many writes succeeded, and how many failed.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.written.load(Ordering::Relaxed), self.unwritten.load(Ordering::Relaxed))
     }
 
     pub(super) async fn close(&self) {
@@ -268,13 +275,13 @@ async fn checkpoint(connection: &mut SqliteConnection, pragma: &'static str) -> 
 
 /// Collects parameters; the first that cannot be encoded fails the whole.
 #[derive(Default)]
-struct Binder {
+pub(super) struct Binder {
     arguments: SqliteArguments,
     failed: bool,
 }
 
 impl Binder {
-    fn bind<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(mut self, value: T) -> Self {
+    pub(super) fn bind<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(mut self, value: T) -> Self {
         self.failed |= self.arguments.add(value).is_err();
         self
     }
@@ -517,27 +524,6 @@ impl Ledger {
     pub async fn delete_context(&self, session: SessionId, place: &Place) -> Result<(), LedgerError> {
         let values = Binder::default().bind(session.to_string()).bind(serde_json::to_string(place)?);
         self.writer.write(&DELETE_CONTEXT, values).await
-    }
-
-    /// This is the tenant's key of that name from now on; another one of that name is not any more.
-    pub async fn set_key(
-        &self,
-        digest: [u8; 32],
-        tenant: &str,
-        name: &str,
-        now_us: i64,
-    ) -> Result<(), LedgerError> {
-        let values = Binder::default()
-            .bind(digest.to_vec())
-            .bind(tenant.to_owned())
-            .bind(name.to_owned())
-            .bind(now_us);
-        self.writer.write(&SET_KEY, values).await
-    }
-
-    /// Something to remember about the ledger itself.
-    pub async fn set_meta(&self, key: &str, value: &str) -> Result<(), LedgerError> {
-        self.writer.write(&SET_META, Binder::default().bind(key.to_owned()).bind(value.to_owned())).await
     }
 
     /// Removes a part of what is older than it is kept: outputs and keys from before `output_us`, sessions with all

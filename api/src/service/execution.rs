@@ -7,6 +7,7 @@ use super::{Refusal, Service, SessionRequest, context_id, now_us};
 use crate::ledger::{
     Closing, ExecutionRow, GuestError, NewExecution, Once, Output, Place, Report, ReturnedFile, Rich,
 };
+use crate::metrics::Times;
 use crate::price::Used;
 use crate::tenant::Tenant;
 use crate::words::{CloseReason, Engine, ExecutionStatus, Language, LimitName, Runtime};
@@ -17,7 +18,7 @@ use anchorhold_sandbox::{
 use bytes::Bytes;
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Of an execution that names none, where its session allows as much.
@@ -137,7 +138,7 @@ impl Service {
         let _cancel =
             (request.on_disconnect == OnDisconnect::Cancel).then(|| self.cancel_on_drop(session, id));
         let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.name(), format!("executions/{session}")));
+        let once = key.map(|key| key.of(tenant.id(), format!("executions/{session}")));
         let answer = self.at_most_once(once.clone(), Await::End, async move {
             let (opened, execution) = service.open(&tenant, session, id, request, once).await?;
             service.finish(opened, execution).await.map(Answer::Execution)
@@ -154,7 +155,7 @@ impl Service {
         key: Option<Key>,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.name(), format!("executions/{session}")));
+        let once = key.map(|key| key.of(tenant.id(), format!("executions/{session}")));
         let answer = self.at_most_once(once.clone(), Await::Record, async move {
             let id = ExecutionId::random();
             let (mut opened, execution) = service.open(&tenant, session, id, request, once).await?;
@@ -177,7 +178,7 @@ impl Service {
         key: Option<Key>,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.name(), "run"));
+        let once = key.map(|key| key.of(tenant.id(), "run"));
         let answer = self.at_most_once(once.clone(), Await::End, async move {
             let run = service.open_run(&tenant, request, once).await?;
             service.finish_run(run).await.map(Answer::Execution)
@@ -193,7 +194,7 @@ impl Service {
         key: Option<Key>,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.name(), "run"));
+        let once = key.map(|key| key.of(tenant.id(), "run"));
         let answer = self.at_most_once(once.clone(), Await::Record, async move {
             let mut run = service.open_run(&tenant, request, once).await?;
             run.opened.told = true;
@@ -381,7 +382,10 @@ impl Service {
             }
             Err(error) => return self.release(opened, error).await,
         };
+        let begun = Instant::now();
         let Err(error) = self.0.ledger.close_execution(&closing).await else {
+            self.count(&closing, begun.elapsed());
+            self.note_spent(&opened.live.account).await;
             opened.live.cells.acknowledge(closing.id);
             return Ok(Arc::new(closing.into_row()));
         };
@@ -389,10 +393,19 @@ impl Service {
         let service = self.clone();
         self.0.work.spawn(async move {
             service.until_written("close an execution", || service.0.ledger.close_execution(&closing)).await;
+            service.count(&closing, begun.elapsed());
+            service.note_spent(&opened.live.account).await;
             opened.live.cells.acknowledge(closing.id);
             drop(opened);
         });
         Err(error.into())
+    }
+
+    fn count(&self, closing: &Closing, settle: Duration) {
+        let [queue, run] = [closing.report.queued_us, closing.report.wall_us].map(Duration::from_micros);
+        let place = &closing.place;
+        let times = Times { queue, run, settle };
+        self.0.metrics.execution(place.language, place.runtime, closing.status, times);
     }
 
     async fn release(&self, opened: Opened, error: Error) -> Result<Arc<ExecutionRow>, Refusal> {

@@ -5,6 +5,7 @@ use super::context::Defaults;
 use super::upkeep::Command;
 use super::{Refusal, SessionChange, context_id, later, now_us};
 use crate::ledger::{Place, SessionRow, Terms};
+use crate::tenant::{Account, ExecutionClaim, SessionClaim};
 use crate::words::CloseReason;
 use anchorhold_sandbox::{Boottime, ExecutionId, Id, SessionId, Tombstone};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,42 +23,29 @@ pub(super) struct LiveTable(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    sessions: HashMap<SessionId, Arc<Live>>,
-    of_tenant: HashMap<String, usize>,
+    /// With what each takes of its tenant's quotas.
+    sessions: HashMap<SessionId, (Arc<Live>, SessionClaim)>,
 }
 
 impl LiveTable {
     pub(super) fn get(&self, id: SessionId) -> Option<Arc<Live>> {
-        lock(&self.0).sessions.get(&id).cloned()
+        lock(&self.0).sessions.get(&id).map(|(live, _)| live.clone())
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Live>> {
-        lock(&self.0).sessions.values().cloned().collect()
+        lock(&self.0).sessions.values().map(|(live, _)| live.clone()).collect()
     }
 
-    /// Refuses one more than `most` of a tenant.
-    pub(super) fn insert(&self, live: &Arc<Live>, most: usize) -> Result<(), Refusal> {
-        let mut table = lock(&self.0);
-        let count = table.of_tenant.entry(live.tenant.clone()).or_default();
-        if *count >= most {
-            return Err(Refusal::Quota(most));
-        }
-        *count += 1;
-        table.sessions.insert(live.id, live.clone());
-        Ok(())
+    pub(super) fn count(&self) -> usize {
+        lock(&self.0).sessions.len()
+    }
+
+    pub(super) fn insert(&self, live: &Arc<Live>, claim: SessionClaim) {
+        lock(&self.0).sessions.insert(live.id, (live.clone(), claim));
     }
 
     pub(super) fn remove(&self, live: &Live) {
-        let mut table = lock(&self.0);
-        if table.sessions.remove(&live.id).is_none() {
-            return;
-        }
-        if let Some(count) = table.of_tenant.get_mut(&live.tenant) {
-            *count -= 1;
-            if *count == 0 {
-                table.of_tenant.remove(&live.tenant);
-            }
-        }
+        lock(&self.0).sessions.remove(&live.id);
     }
 }
 
@@ -66,6 +54,7 @@ impl LiveTable {
 pub(super) struct Live {
     pub(super) id: SessionId,
     pub(super) tenant: String,
+    pub(super) account: Arc<Account>,
     pub(super) terms: Terms,
     pub(super) cells: Session,
     /// Held while its life or tags are changed in the ledger and here.
@@ -101,7 +90,12 @@ pub(super) enum Due {
 }
 
 impl Live {
-    pub(super) fn new(row: &SessionRow, cells: Session, commands: mpsc::UnboundedSender<Command>) -> Self {
+    pub(super) fn new(
+        row: &SessionRow,
+        account: Arc<Account>,
+        cells: Session,
+        commands: mpsc::UnboundedSender<Command>,
+    ) -> Self {
         let state = State {
             expires: (row.expires_us, row.expires_boot),
             metadata: row.metadata.clone(),
@@ -117,6 +111,7 @@ impl Live {
         Self {
             id: row.id,
             tenant: row.tenant.clone(),
+            account,
             terms: row.terms.clone(),
             cells,
             change: tokio::sync::Mutex::new(()),
@@ -156,18 +151,23 @@ impl Live {
         if state.running.len() >= EXECUTIONS_MAX {
             return Err(Refusal::ContextBusy);
         }
+        let claim = self.account.begin_execution()?;
         state.remember_context(self.id, place);
         drop(state);
-        Ok(self.resume(id))
+        Ok(self.running(id, claim))
     }
 
     /// As [`Live::admit`], for an execution that was let in before a restart.
     pub(super) fn resume(self: &Arc<Self>, id: ExecutionId) -> Running {
+        self.running(id, self.account.resume_execution())
+    }
+
+    fn running(self: &Arc<Self>, id: ExecutionId, claim: ExecutionClaim) -> Running {
         let mut state = self.state();
         state.running.insert(id);
         state.last_active = Boottime::now();
         drop(state);
-        Running { live: self.clone(), id }
+        Running { live: self.clone(), id, _claim: claim }
     }
 
     /// A context that an earlier process of the service knew.
@@ -334,6 +334,7 @@ impl State {
 pub(super) struct Running {
     live: Arc<Live>,
     id: ExecutionId,
+    _claim: ExecutionClaim,
 }
 
 impl Drop for Running {

@@ -5,7 +5,7 @@ use super::live::Live;
 use super::{Service, context_id, now_us};
 use crate::ledger::{LedgerError, NewExecution, SessionRow};
 use crate::words::{CloseReason, SessionStatus};
-use anchorhold_sandbox::{Boottime, GroupId, SessionId};
+use anchorhold_sandbox::{Boottime, SessionId};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -74,9 +74,12 @@ impl Service {
         let contexts = living.filter_map(|cell| Some((cell.id, context_key(cell.place.as_ref()?)))).collect();
         let recorded = |id| cells.iter().find(|cell| cell.id == id).map_or(0, |cell| cell.cpu_us);
 
-        let spec = self.spec(self.group_of(&row).await?, &row);
+        let account = self.0.tenants.account(&row.tenant).ok_or(LedgerError::Stored("tenant"))?;
+        let spec = self.spec(account.id().group(), &row);
         let session = self.0.sandbox.adopt(spec, contexts, recorded).await;
-        let live = Arc::new(Live::new(&row, session, self.0.commands.clone()));
+        // It counts, but what was admitted once is not refused now.
+        let claim = account.resume_session(&row.terms.limits);
+        let live = Arc::new(Live::new(&row, account, session, self.0.commands.clone()));
         for (place, defaults) in self.0.ledger.contexts(row.id).await? {
             if let Some(id) = context_id(row.id, &place) {
                 let _known = live.add_context(id, &place, &defaults);
@@ -87,8 +90,7 @@ impl Service {
         {
             live.knew(place);
         }
-        // It counts, but what was admitted once is not refused now.
-        let _admitted = self.0.live.insert(&live, usize::MAX);
+        self.0.live.insert(&live, claim);
         for execution in open {
             self.take_up(live.clone(), execution);
         }
@@ -96,10 +98,5 @@ impl Service {
             self.begin_close(&live, row.close_reason.unwrap_or(CloseReason::Lost));
         }
         Ok(())
-    }
-
-    /// The group of a session's tenant, as [`crate::tenant`] stored it.
-    async fn group_of(&self, row: &SessionRow) -> Result<GroupId, LedgerError> {
-        crate::tenant::group(&self.0.ledger, &row.tenant).await
     }
 }

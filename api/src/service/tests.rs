@@ -1,14 +1,19 @@
 //! The use cases against a model of the sandbox and a real ledger; the service dies at any time.
 
 pub mod model;
+mod tenants;
 
 use super::*;
 use crate::config::{Flags, LedgerSync, Raw};
 use crate::ledger::UsageGroup;
+use crate::tenant::Quota;
 use crate::words::{ExecutionStatus, Language};
 use model::World;
 use std::time::Instant;
 use tokio::runtime::Runtime as Tokio;
+
+/// The key that administers.
+pub const KEY: &str = "0123456789abcdef";
 
 /// A service that can be killed, and a world that survives that.
 pub struct House {
@@ -37,7 +42,8 @@ impl House {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let service = runtime.block_on(self.service(LedgerSync::Process));
-        Life { runtime: Some(runtime), service, tenant: Tenant::for_test("default") }
+        let tenant = service.authenticate(KEY).unwrap();
+        Life { runtime: Some(runtime), service, tenant }
     }
 
     /// A service on the current runtime.
@@ -45,9 +51,12 @@ impl House {
         let config = Raw::load(&Flags::default(), std::iter::empty()).unwrap().resolve(None).unwrap();
         let ledger = Ledger::open(self.dir.path(), sync).await.unwrap();
         let (sandbox, events) = self.world.connect();
-        Service::start(ledger, sandbox, events, config.session, config.prices, self.boot_id.clone())
-            .await
-            .unwrap()
+        let tenants =
+            Tenants::load(&ledger, config.tenants, &KEY.to_owned().into(), None, now_us()).await.unwrap();
+        let (policy, prices) = (config.session, config.prices);
+        let boot_id = self.boot_id.clone();
+        let parts = Parts { ledger, tenants, sandbox, events, policy, prices, boot_id };
+        Service::start(parts).await.unwrap()
     }
 }
 
@@ -239,7 +248,7 @@ fn sessions_are_created_once_by_key_and_counted() {
     let again = create(1).unwrap();
     assert_eq!((again.id, again.expires_us), (first.id, first.expires_us));
     assert_eq!(create(2).unwrap_err(), Refusal::KeyConflict);
-    let stranger = Tenant::for_test("stranger");
+    let stranger = Tenant::for_test();
     assert_eq!(
         life.block_on(life.service.session(&stranger, first.id)).unwrap_err(),
         Refusal::SessionNotFound
@@ -248,7 +257,7 @@ fn sessions_are_created_once_by_key_and_counted() {
         life.session();
     }
     let refused = life.block_on(life.service.create_session(&life.tenant, SessionRequest::default(), None));
-    assert_eq!(refused.unwrap_err(), Refusal::Quota(1000));
+    assert_eq!(refused.unwrap_err(), Refusal::Denied(Denied::Quota(Quota::Sessions, 1000)));
     life.kill();
 }
 

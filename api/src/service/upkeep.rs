@@ -6,7 +6,9 @@ use super::live::{Due, Live, LiveTable};
 use super::{Inner, Service, WAITING_KIB_MAX, now_us, once};
 use crate::config::SessionPolicy;
 use crate::ledger::Ledger;
+use crate::metrics::Metrics;
 use crate::price::Plan;
+use crate::tenant::Tenants;
 use crate::words::CloseReason;
 use anchorhold_sandbox::{Boottime, Event, SessionState, Tombstone};
 use std::sync::Arc;
@@ -31,25 +33,41 @@ pub(super) enum Command {
     Barrier(oneshot::Sender<()>),
 }
 
+/// What a service is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where everything is recorded.
+    pub ledger: Ledger,
+    /// Who may ask; loaded from the same ledger.
+    pub tenants: Tenants,
+    /// Where code runs.
+    pub sandbox: Sandbox,
+    /// What happens there.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    /// What sessions may be.
+    pub policy: SessionPolicy,
+    /// What use costs.
+    pub prices: Plan,
+    /// Tells this start of the machine from others.
+    pub boot_id: String,
+}
+
 impl Service {
     /// Starts the service: first it takes up what an earlier process left, then it takes new work.
-    pub async fn start(
-        ledger: Ledger,
-        sandbox: Sandbox,
-        events: mpsc::UnboundedReceiver<Event>,
-        policy: SessionPolicy,
-        prices: Plan,
-        boot_id: String,
-    ) -> Result<Self, crate::ledger::LedgerError> {
+    pub async fn start(parts: Parts) -> Result<Self, crate::ledger::LedgerError> {
         let (commands, orders) = mpsc::unbounded_channel();
+        let Parts { ledger, tenants, sandbox, events, policy, prices, boot_id } = parts;
         let service = Self(Arc::new(Inner {
             ledger,
             sandbox,
             policy,
             prices,
             boot_id,
+            tenants,
+            administration: tokio::sync::Mutex::default(),
             live: LiveTable::default(),
             once: once::Table::default(),
+            metrics: Metrics::default(),
             draining: AtomicBool::new(false),
             waiting_kib: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -104,6 +122,7 @@ impl Service {
             service.until_written("settle a cell", write).await;
             service.0.sandbox.acknowledge(tombstone.cell);
             if let Some(live) = live {
+                service.note_spent(&live.account).await;
                 live.cell_settled();
             }
         });

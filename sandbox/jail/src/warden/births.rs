@@ -130,8 +130,7 @@ impl Warden {
             Class::Wasm => self.config.pool.wasm,
             Class::Files => self.config.pool.files,
         };
-        let wanted =
-            self.waiting.iter().filter(|w| Kind { class: w.take.class, image: w.take.image } == kind).count();
+        let wanted = self.waiting.iter().filter(|waiting| waiting.kind() == kind).count();
         let born = self
             .cells
             .values()

@@ -80,14 +80,9 @@ impl Warden {
         for cell in session.cells.clone() {
             self.kill(cell, cause);
         }
-        let waiting = std::mem::take(&mut self.waiting);
-        for request in waiting {
-            if request.take.session == id {
-                let why = Refusal::Session("it ended".into());
-                self.say(&FromWarden::Refused { tag: request.take.tag, why }, vec![]);
-            } else {
-                self.waiting.push_back(request);
-            }
+        for request in self.waiting.take_out(|waiting| waiting.take.session == id) {
+            let why = Refusal::Session("it ended".into());
+            self.say(&FromWarden::Refused { tag: request.take.tag, why }, vec![]);
         }
         self.settle_session(id);
     }

@@ -15,6 +15,7 @@ pub mod doctor;
 mod endings;
 pub mod images;
 pub mod keeper;
+mod queue;
 mod session;
 mod taking;
 pub mod uids;
@@ -28,6 +29,7 @@ use cell::Cell;
 use config::Config;
 use controller::Controller;
 use nix::errno::Errno;
+use queue::Queue;
 use session::Session;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -70,6 +72,13 @@ struct Waiting {
     until: Boottime,
 }
 
+impl Waiting {
+    /// What it waits for.
+    fn kind(&self) -> Kind {
+        Kind { class: self.take.class, image: self.take.image }
+    }
+}
+
 /// See the module.
 pub struct Warden {
     config: Config,
@@ -90,7 +99,7 @@ pub struct Warden {
     pools: HashMap<Kind, VecDeque<CellId>>,
     sessions: HashMap<SessionId, Session>,
     tombstones: HashMap<CellId, Tombstone>,
-    waiting: VecDeque<Waiting>,
+    waiting: Queue<Waiting>,
     timers: BTreeSet<(Boottime, Timer)>,
     life: u64,
     stopping: bool,
@@ -141,7 +150,7 @@ impl Warden {
             cells: HashMap::new(),
             pools: HashMap::new(),
             sessions: HashMap::new(),
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
             timers: BTreeSet::new(),
             stopping: false,
             config,

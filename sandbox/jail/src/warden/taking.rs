@@ -24,6 +24,8 @@ const TAKE_WAIT_US: u64 = 2_000_000;
 const COMMIT_WAIT_US: u64 = 2_000_000;
 /// How many requests may wait.
 const WAITING_MAX: usize = 4_096;
+/// How many of one group: the rest is left to others.
+const WAITING_OF_GROUP_MAX: usize = 512;
 /// Memory that must be free below the cap for another session, in bytes.
 const HEADROOM_BYTES: u64 = 64 << 20;
 
@@ -34,7 +36,7 @@ impl Warden {
             return self.say(&FromWarden::Refused { tag, why }, vec![]);
         }
         let until = Boottime::now().plus_us(TAKE_WAIT_US);
-        self.waiting.push_back(Waiting { take, until });
+        self.waiting.push(take.group, Waiting { take, until });
         self.serve_waiting();
         if !self.waiting.is_empty() {
             self.timers.insert((until, Timer::Waiting));
@@ -57,7 +59,9 @@ impl Warden {
         {
             return Err(Refusal::Session("the limits exceed the warden's ceilings".into()));
         }
-        if self.stopping || self.waiting.len() >= WAITING_MAX {
+        let crowded =
+            self.waiting.len() >= WAITING_MAX || self.waiting.len_of(take.group) >= WAITING_OF_GROUP_MAX;
+        if self.stopping || crowded {
             return Err(Refusal::Capacity("too many requests wait".into()));
         }
         match self.sessions.get(&take.session) {
@@ -113,23 +117,26 @@ impl Warden {
         }
     }
 
-    /// Gives pooled cells to those who wait for them, in order of arrival.
+    /// Gives pooled cells to those who wait for them, one to each group in turn, and refuses who waited for too long.
     pub(super) fn serve_waiting(&mut self) {
-        let now = Boottime::now();
-        for Waiting { take, until } in std::mem::take(&mut self.waiting) {
+        loop {
+            let pools = &self.pools;
+            let pooled = |waiting: &Waiting| pools.get(&waiting.kind()).is_some_and(|pool| !pool.is_empty());
+            let Some(Waiting { take, .. }) = self.waiting.next(pooled) else { break };
             let kind = Kind { class: take.class, image: take.image };
             if let Some(cell) = self.pools.get_mut(&kind).and_then(VecDeque::pop_front) {
                 self.commit(cell, &take);
-            } else if until <= now {
-                let why = match (self.serving.get(&kind), self.failing.get(&kind)) {
-                    (Some(_), None) => Refusal::Capacity("no cell came free in time".into()),
-                    (Some(_), Some(errno)) => Refusal::Walls(format!("fork: {errno}")),
-                    (None, _) => Refusal::Walls(format!("no zygote of {} cells stays up", kind.class)),
-                };
-                self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
-            } else {
-                self.waiting.push_back(Waiting { take, until });
             }
+        }
+        let now = Boottime::now();
+        for waiting in self.waiting.take_out(|waiting| waiting.until <= now) {
+            let kind = waiting.kind();
+            let why = match (self.serving.get(&kind), self.failing.get(&kind)) {
+                (Some(_), None) => Refusal::Capacity("no cell came free in time".into()),
+                (Some(_), Some(errno)) => Refusal::Walls(format!("fork: {errno}")),
+                (None, _) => Refusal::Walls(format!("no zygote of {} cells stays up", kind.class)),
+            };
+            self.say(&FromWarden::Refused { tag: waiting.take.tag, why }, vec![]);
         }
     }
 

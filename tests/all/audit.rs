@@ -1,0 +1,60 @@
+//! The audit log, as an operator finds it.
+
+use crate::Shared;
+use crate::tenants::tenant;
+use anchorhold_tests::{Options, Server};
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+tests!(everything_that_is_done_is_noted);
+
+/// security.md 115: who, when, what, and what came of it; a restart goes on with the numbers.
+fn everything_that_is_done_is_noted(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    let path = server.data_dir().join("audit/audit.jsonl");
+    let admin = server.client()?;
+    let (id, client) = tenant(&admin, "noted", &json!({"sessions": 1}))?;
+    let session = client.session(&json!({"name": "\u{202e}<script>"}))?;
+    let execution = client.execute(&session, "python", "1")?;
+    client.put(&format!("/v1/sessions/{session}/files/a%0Ab%1B%5B31m.txt"), "x")?.expect(201);
+    client.post("/v1/sessions", &json!({}))?.problem(429);
+    admin.with_key(Some("ah_wrong")).get("/v1/sessions")?.problem(401);
+    // Every line of what was answered is there at once or soon.
+    std::thread::sleep(Duration::from_millis(200));
+    server.kill()?;
+    server.launch()?;
+    server.client()?.get("/v1/prices")?.expect(200);
+    std::thread::sleep(Duration::from_millis(200));
+    let metadata = std::fs::metadata(&path)?;
+    assert_eq!((metadata.permissions().mode() & 0o777, metadata.uid() != 0), (0o600, true));
+    let text = std::fs::read_to_string(&path)?;
+    assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text}");
+    let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    for (n, line) in (1u64..).zip(&lines) {
+        assert_eq!(line["seq"], n, "{text}");
+        assert_eq!(line["prev"].as_str().map(str::len), Some(64));
+    }
+    let find = |action: &str, status: u16| {
+        let found = lines.iter().find(|line| line["action"] == action && line["status"] == status);
+        found.with_context(|| format!("no {action} {status} in {text}"))
+    };
+    let made = find("POST /v1/sessions", 201)?;
+    assert_eq!((&made["tenant"], &made["subject"]), (&json!(id), &json!(session)));
+    assert!(made["key"].as_str().is_some_and(|key| key.starts_with("key_")));
+    assert!(made["request"].as_str().is_some_and(|request| request.starts_with("req_")));
+    assert_eq!(find("POST /v1/sessions/{id}/executions", 200)?["subject"], execution["id"]);
+    let file = find("PUT /v1/sessions/{id}/files/{*path}", 201)?;
+    assert_eq!(file["target"], format!("/v1/sessions/{session}/files/a%0Ab%1B%5B31m.txt"));
+    assert_eq!(find("POST /v1/sessions", 429)?["code"], "quota_exceeded");
+    let wrong = find("GET /v1/sessions", 401)?;
+    assert_eq!(
+        (&wrong["tenant"], &wrong["key"], &wrong["code"]),
+        (&json!(null), &json!(null), &json!("unauthorized"))
+    );
+    find("POST /v1/tenants/{id}/keys", 201)?;
+    assert!(!text.contains("ah_"), "a key is in the log");
+    server.stop()?;
+    Ok(())
+}
