@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::json;
 use crate::usage::Usage;
 use anchorhold_jail::control::{Cause, Digest};
-use anchorhold_jail::hatch::{Ended, How, OUTPUT_CHUNK_BYTES, Stream, VALUE_BYTES_MAX, VALUES_MAX};
+use anchorhold_jail::hatch::{Dialect, Ended, How, OUTPUT_CHUNK_BYTES, Stream, VALUE_BYTES_MAX, VALUES_MAX};
 use anchorhold_jail::id::{CellId, ExecutionId};
 
 /// The most bytes of rich values that are kept of one execution.
@@ -30,6 +30,8 @@ pub struct Execution {
     pub reset_context: bool,
     /// The program.
     pub code: String,
+    /// What it is written in.
+    pub dialect: Dialect,
     /// All of its standard input.
     pub stdin: Vec<u8>,
     /// Additions to the session's environment.

@@ -8,7 +8,7 @@ mod restart;
 
 use crate::fake::{FakeWarden, IMAGE};
 use crate::{
-    Boottime, ContextKey, Error, Event, Execution, ExecutionId, Finished, GroupId, Limits, Sandbox, Session,
+    Boottime, ContextKey, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId, Limits, Sandbox, Session,
     SessionId, SessionSpec,
 };
 use std::time::Duration;
@@ -48,6 +48,7 @@ fn execution(code: &str) -> Execution {
         context: context("default"),
         reset_context: false,
         code: code.to_owned(),
+        dialect: Dialect::Own,
         stdin: Vec::new(),
         env: Vec::new(),
         cwd: None,
