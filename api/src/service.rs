@@ -562,7 +562,8 @@ fn later(at_us: i64, by_us: u64) -> i64 {
 /// The name of a context to clients. It follows from what the context is, so it needs no memory.
 pub fn context_id(session: SessionId, place: &Place) -> Option<Id> {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let text = format!("{session}/{}/{}/{}", place.runtime, place.image, place.context);
+    let Place { runtime, image, language, context, .. } = place;
+    let text = format!("{session}/{runtime}/{image}/{language}/{context}");
     let digest = Sha256::digest(text.as_bytes());
     let letters = digest.iter().take(26).enumerate();
     // 128 bits in 26 letters: the first has only three of its five bits.

@@ -5,7 +5,7 @@ use crate::feed::{Feed, Piece};
 use crate::json;
 use crate::usage::Usage;
 use anchorhold_jail::control::{Cause, Digest};
-use anchorhold_jail::hatch::{Ended, How, OUTPUT_CHUNK_BYTES, Stream, VALUE_BYTES_MAX, VALUES_MAX};
+use anchorhold_jail::hatch::{Dialect, Ended, How, OUTPUT_CHUNK_BYTES, Stream, VALUE_BYTES_MAX, VALUES_MAX};
 use anchorhold_jail::id::{CellId, ExecutionId};
 
 /// The most bytes of rich values that are kept of one execution.
@@ -31,6 +31,8 @@ pub struct Execution {
     pub reset_context: bool,
     /// The program.
     pub code: String,
+    /// What it is written in.
+    pub dialect: Dialect,
     /// Its standard input, or the beginning of it.
     pub stdin: Vec<u8>,
     /// More of it may follow ([`crate::Session::input`]); a program that reads on waits for it.

@@ -35,7 +35,7 @@ mod fake;
 mod tests;
 
 pub use anchorhold_jail::control::{Boottime, Cause, Digest, DigestError, Image, Tombstone};
-pub use anchorhold_jail::hatch::{Entry, EntryKind, FileError};
+pub use anchorhold_jail::hatch::{Dialect, Entry, EntryKind, FileError};
 pub use anchorhold_jail::id::{CellId, ExecutionId, GroupId, Id, IdError, SessionId};
 pub use anchorhold_jail::walls::{Wall, Walls};
 pub use error::Error;

@@ -251,10 +251,11 @@ impl Drop for Ticket {
 
 impl Inner {
     fn submit(self: &Arc<Self>, execution: Execution) -> Result<Ticket, Error> {
-        let Execution { id, context, reset_context, code, stdin, stdin_open, env, cwd, timeout_us } =
+        let Execution { id, context, reset_context, code, dialect, stdin, stdin_open, env, cwd, timeout_us } =
             execution;
         let output_bytes = self.spec.limits.output_bytes;
-        let execute = Execute { execution: id, code, stdin, stdin_open, env, cwd, timeout_us, output_bytes };
+        let execute =
+            Execute { execution: id, code, dialect, stdin, stdin_open, env, cwd, timeout_us, output_bytes };
         let packets = Packets::new(&ToCell::Execute(execute)).map_err(|_| Error::TooLarge)?;
         let (sender, reply) = oneshot::channel();
         let mut core = locked(&self.core);

@@ -54,6 +54,7 @@ mod restart;
 mod sessions;
 mod streams;
 mod tenants;
+mod typescript;
 
 /// A room of tests.
 type Room = fn(&Shared) -> Vec<Trial>;
@@ -63,6 +64,7 @@ const ROOMS: &[Room] = &[
     sessions::all,
     executions::all,
     contexts::all,
+    typescript::all,
     streams::all,
     files::all,
     limits::all,

@@ -155,10 +155,13 @@ fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
     let language: Option<Language> = fields.word("language", Language::ALL);
     let engine = fields.word("engine", Engine::ALL);
     match language {
-        Some(Language::TypeScript | Language::Bash) => {
-            fields.wrong("language", "is not available on this server yet; python and javascript are");
+        Some(Language::Bash) => {
+            let yet = "is not available on this server yet; python, javascript and typescript are";
+            fields.wrong("language", yet);
         }
-        Some(Language::Python) if engine.is_some() => fields.wrong("engine", "is for javascript only"),
+        Some(Language::Python) if engine.is_some() => {
+            fields.wrong("engine", "is for javascript and typescript only");
+        }
         _ => {}
     }
     let on_disconnect = match fields.word("on_disconnect", Disconnect::ALL) {

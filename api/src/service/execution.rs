@@ -12,8 +12,8 @@ use crate::price::Used;
 use crate::tenant::Tenant;
 use crate::words::{CloseReason, Engine, ExecutionStatus, Language, LimitName, Runtime};
 use anchorhold_sandbox::{
-    Capture, ContextKey, Error, Execution, ExecutionId, Finished, Id, Image, Limit, Outcome, SessionId,
-    WorkspacePath,
+    Capture, ContextKey, Dialect, Error, Execution, ExecutionId, Finished, Id, Image, Limit, Outcome,
+    SessionId, WorkspacePath,
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -584,6 +584,7 @@ fn assignment(
         context: context_key(&new.place),
         reset_context: request.reset_context,
         code: request.code,
+        dialect: dialect(new.place.language),
         stdin: request.stdin,
         stdin_open: request.stdin_open,
         env,
@@ -597,14 +598,23 @@ fn not_run(error: Error) -> GuestError {
     GuestError { name: "NOT_RUN".into(), message: Refusal::from(error).to_string(), traceback: String::new() }
 }
 
+/// Contexts of two languages never share an interpreter, also where one image runs both.
 pub(super) fn context_key(place: &Place) -> ContextKey {
-    ContextKey { image: place.image, name: place.context.clone() }
+    ContextKey { image: place.image, name: format!("{}/{}", place.language, place.context) }
 }
 
-/// The image for a language; the engine decides where there are several.
+fn dialect(language: Language) -> Dialect {
+    match language {
+        Language::TypeScript => Dialect::TypeScript,
+        Language::Python | Language::JavaScript | Language::Bash => Dialect::Own,
+    }
+}
+
+/// The image for a language; the engine decides where there are several. TypeScript runs as JavaScript.
 fn choose(images: &[Image], language: Language, engine: Option<Engine>) -> Option<&Image> {
     let boa = engine == Some(Engine::Boa);
-    images.iter().find(|image| image.language == language.as_str() && image.name.starts_with("boa") == boa)
+    let speaks = if language == Language::TypeScript { Language::JavaScript } else { language }.as_str();
+    images.iter().find(|image| image.language == speaks && image.name.starts_with("boa") == boa)
 }
 
 /// The record of an execution that nobody can tell anything of: nothing is billed.
@@ -730,6 +740,8 @@ mod tests {
         assert_eq!(name(Language::JavaScript, None), Some("javascript-wasm"));
         assert_eq!(name(Language::JavaScript, Some(Engine::QuickJs)), Some("javascript-wasm"));
         assert_eq!(name(Language::JavaScript, Some(Engine::Boa)), Some("boa-wasm"));
+        assert_eq!(name(Language::TypeScript, None), Some("javascript-wasm"));
+        assert_eq!(name(Language::TypeScript, Some(Engine::Boa)), Some("boa-wasm"));
         assert_eq!(name(Language::Python, None), Some("python-wasm"));
         assert_eq!(name(Language::Bash, None), None);
     }

@@ -1,7 +1,7 @@
 //! What runs inside a cell.
 //!
-//! Two kinds of worker, each forked from a warm zygote: [`wasm`] runs a guest's programs, [`files`] does the API's file
-//! operations. A worker's life: `Prepared` → `Commit` from the warden → restrict → threads → seal → `Ready` → work until
+//! Two kinds of worker, each forked from a warm zygote: [`wasm`] runs a guest's programs ([`typescript`] makes JavaScript
+//! of some of them first), [`files`] does the API's file operations. A worker's life: `Prepared` → `Commit` from the warden → restrict → threads → seal → `Ready` → work until
 //! the hatch closes or the interpreter is lost. Nothing a guest wrote is read before the seal.
 //!
 //! The library exists so that tests and measurements can run a worker without its walls; the program is
@@ -10,4 +10,5 @@
 pub mod engine;
 pub mod files;
 pub mod life;
+pub mod typescript;
 pub mod wasm;

@@ -10,13 +10,15 @@ mod wasi;
 pub mod watch;
 
 use crate::life::{self, Walling};
-use anchorhold_jail::hatch::{Commit, Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
+use crate::typescript;
+use anchorhold_jail::hatch::{Commit, Dialect, Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
 use anchorhold_jail::id::{ExecutionId, random_bytes};
 use anchorhold_jail::packet::{Assembler, PacketError};
 use guest::{Guest, Interrupter, Program, Start};
 pub use guest::{Own, Template};
 use outbox::Outbox;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -194,24 +196,19 @@ fn begin(guest: &mut Guest, commit: &Commit) -> wasmtime::Result<()> {
 }
 
 /// Runs one program and says how it ended.
-fn execute(guest: &mut Guest, session: &Session, job: Execute) {
+fn execute(guest: &mut Guest, session: &Session, mut job: Execute) {
     let execution = job.execution;
     session.outbox.begin(execution, job.output_bytes);
-    session.input.begin(execution, job.stdin, job.stdin_open);
+    session.input.begin(execution, std::mem::take(&mut job.stdin), job.stdin_open);
     let host = guest.host();
     (host.error, host.exit_code, host.memory.refused) = (None, None, false);
-    let program = Program {
-        code: &job.code,
-        env: job.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
-        cwd: job.cwd.as_deref(),
-    };
-    // From here on a nudge reaches the guest. One that came before it is repeated by the receiving thread.
-    guest.store().0.set_epoch_deadline(1);
     let began = Instant::now();
-    let outcome = match session.watch.request() {
-        Request::None => guest.execute(&program),
-        // Stopped before its first step.
-        Request::Interrupt(_) | Request::Trap => Ok(false),
+    let outcome = match own_language(guest, &job) {
+        Ok(code) => run_program(guest, session, &job, &code),
+        Err(error) => {
+            guest.host().error = Some(error);
+            Ok(false)
+        }
     };
     let wall = began.elapsed();
     let stopped = session.watch.finish(outcome.is_err());
@@ -220,6 +217,33 @@ fn execute(guest: &mut Guest, session: &Session, job: Execute) {
     session.outbox.end(ended);
     if state_lost {
         life::end();
+    }
+}
+
+/// The program in the guest's language, or the error that it has instead. Nothing interrupts this: what takes too long is
+/// abandoned with its cell.
+fn own_language<'a>(guest: &Guest, job: &'a Execute) -> Result<Cow<'a, str>, Vec<u8>> {
+    match job.dialect {
+        Dialect::Own => Ok(Cow::Borrowed(&job.code)),
+        Dialect::TypeScript => match typescript::to_javascript(&job.code) {
+            Ok(code) => Ok(Cow::Owned(code)),
+            Err(error) => Err(error.to_json(&format!("<execution {}>", guest.executions() + 1))),
+        },
+    }
+}
+
+fn run_program(guest: &mut Guest, session: &Session, job: &Execute, code: &str) -> wasmtime::Result<bool> {
+    let program = Program {
+        code,
+        env: job.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+        cwd: job.cwd.as_deref(),
+    };
+    // From here on a nudge reaches the guest. One that came before it is repeated by the receiving thread.
+    guest.store().0.set_epoch_deadline(1);
+    match session.watch.request() {
+        Request::None => guest.execute(&program),
+        // Stopped before its first step.
+        Request::Interrupt(_) | Request::Trap => Ok(false),
     }
 }
 

@@ -182,6 +182,7 @@ impl Tree {
         for root in tree.limit_roots() {
             make(&root.join(parent).join("pool"))?;
         }
+        tree.favor_pool()?;
         if let Some(root) = tree.unified() {
             // Birth in a group needs write access to the nearest group above both it and the zygote: clone(2),
             // CLONE_INTO_CGROUP.
@@ -238,6 +239,16 @@ impl Tree {
             controller.set_memswap_limit(if self.v2() { 0 } else { bytes }).map_err(limit_error)?;
         }
         Ok(())
+    }
+
+    /// A pool that starves is what neighbours of a hostile group feel first: it gets four times the share of a group.
+    fn favor_pool(&self) -> Result<(), CgroupError> {
+        let (root, weight) = match &self.layout {
+            Layout::V2 { root } => (root, 4 * 100),
+            Layout::V1 { cpu, .. } => (cpu, 4 * 1024),
+        };
+        let pool = root.join(&self.parent).join("pool");
+        CpuController::new(pool.clone(), pool, self.v2()).set_shares(weight).map_err(limit_error)
     }
 
     /// Attaches a zygote to the pool.

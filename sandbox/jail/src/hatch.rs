@@ -77,6 +77,8 @@ pub struct Execute {
     pub execution: ExecutionId,
     /// The program.
     pub code: String,
+    /// What the program is written in.
+    pub dialect: Dialect,
     /// Its standard input, or the beginning of it.
     pub stdin: Vec<u8>,
     /// More may follow.
@@ -90,6 +92,16 @@ pub struct Execute {
     /// Bytes of output (both streams together) that are kept; what exceeds them is counted and dropped, and at four
     /// times as much the execution is ended.
     pub output_bytes: u64,
+}
+
+/// What a program is written in, as far as its cell cares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Dialect {
+    /// The language of the cell's guest.
+    #[default]
+    Own,
+    /// TypeScript; the cell makes JavaScript of it, on the execution's time.
+    TypeScript,
 }
 
 /// What pid 1 of a cell says.

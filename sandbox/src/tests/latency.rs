@@ -1,7 +1,7 @@
 //! What this layer adds to an execution. Prints; asserts only what a loaded machine keeps, too.
 
 use super::*;
-use anchorhold_jail::hatch::{Ended, Execute, FromCell, How, ToCell};
+use anchorhold_jail::hatch::{Dialect, Ended, Execute, FromCell, How, ToCell};
 use anchorhold_jail::packet;
 use std::time::Instant;
 
@@ -35,6 +35,7 @@ fn bare() -> Vec<Duration> {
         let execute = Execute {
             execution: ExecutionId::random(),
             code: "quick".to_owned(),
+            dialect: Dialect::Own,
             stdin: Vec::new(),
             stdin_open: false,
             env: Vec::new(),

@@ -8,8 +8,8 @@ mod restart;
 
 use crate::fake::{FakeWarden, IMAGE};
 use crate::{
-    Boottime, ContextKey, Error, Event, Execution, ExecutionId, Finished, GroupId, Limits, Sandbox, Session,
-    SessionId, SessionSpec,
+    Boottime, ContextKey, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId, Limits, Sandbox,
+    Session, SessionId, SessionSpec,
 };
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -48,6 +48,7 @@ fn execution(code: &str) -> Execution {
         context: context("default"),
         reset_context: false,
         code: code.to_owned(),
+        dialect: Dialect::Own,
         stdin: Vec::new(),
         stdin_open: false,
         env: Vec::new(),

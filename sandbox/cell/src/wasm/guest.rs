@@ -210,6 +210,7 @@ pub struct Guest {
     start: TypedFunc<(i32, i32), ()>,
     execute: TypedFunc<(i32, i32), i32>,
     interrupter: Interrupter,
+    executions: u32,
 }
 
 /// How to interrupt a guest in the middle of `execute`.
@@ -254,6 +255,7 @@ impl Guest {
                     .get_global(&mut store, "__stack_pointer")
                     .ok_or_else(missing("__stack_pointer"))?,
             },
+            executions: 0,
             store,
         })
     }
@@ -274,8 +276,14 @@ impl Guest {
         self.start.call(&mut self.store, argument)
     }
 
+    /// How many programs it was given. Guests count them too, and name sources by the number.
+    pub fn executions(&self) -> u32 {
+        self.executions
+    }
+
     /// Runs a program; whether it succeeded.
     pub fn execute(&mut self, program: &Program<'_>) -> Result<bool> {
+        self.executions = self.executions.saturating_add(1);
         let argument = self.pass(&serde_json::to_vec(program)?)?;
         Ok(self.execute.call(&mut self.store, argument)? == 0)
     }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use anchorhold_jail::hatch::{
-    Commit, Ended, Execute, FileAction, FileAnswer, FileRequest, FromCell, Stream, ToCell,
+    Commit, Dialect, Ended, Execute, FileAction, FileAnswer, FileRequest, FromCell, Stream, ToCell,
 };
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::packet;
@@ -92,6 +92,7 @@ impl Cell {
         let mut execute = Execute {
             execution: ExecutionId::random(),
             code: code.to_owned(),
+            dialect: Dialect::Own,
             stdin: Vec::new(),
             stdin_open: false,
             env: Vec::new(),
