@@ -217,7 +217,7 @@ async fn what_cannot_be_granted_is_named() {
         ("unknown", json!(1)),
         ("language", json!("cobol")),
         ("language", json!("bash")),
-        ("language", json!("typescript")),
+        ("language", json!("bash")),
         ("language", json!(null)),
         ("code", json!(null)),
         ("code", json!(1)),
