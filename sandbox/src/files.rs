@@ -478,6 +478,9 @@ impl Upload {
 
     /// There is no more content.
     fn complete(&mut self) {
+        if self.length.is_none() {
+            self.cell.say(&ToCell::Complete { operation: self.id, bytes: self.sent });
+        }
         self.sender = None;
         self.session.with_core(|core| core.desk.expect(self.id));
     }

@@ -5,6 +5,7 @@ use anchorhold_tests::{Client, Options, Server, host};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 tests!(
     a_session_survives_the_api,
     a_running_execution_survives_the_api,
+    an_upload_that_a_crash_cuts_is_not_seen,
     a_hundred_kills_lose_and_double_nothing,
     a_killed_warden_takes_its_cells_and_comes_back,
     a_killed_keeper_ends_the_warden_in_order,
@@ -51,6 +53,42 @@ fn a_session_survives_the_api(_: &Shared) -> Result<()> {
     let client = server.client()?;
     let closed = client.close(&session)?;
     assert_eq!(closed["close_reason"], "client");
+    server.stop()?;
+    Ok(())
+}
+
+fn an_upload_that_a_crash_cuts_is_not_seen(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    let path = format!("/v1/sessions/{session}/files/half");
+    let key = std::fs::read_to_string(server.data_dir().join("admin.key"))?;
+    // Its length is not told before; `end` ends it.
+    let upload = |server: &Server, end: &str| -> Result<std::net::TcpStream> {
+        let mut socket = std::net::TcpStream::connect(server.base().trim_start_matches("http://"))?;
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+            key.trim()
+        );
+        socket.write_all(format!("{head}4\r\nhalf\r\n{end}").as_bytes())?;
+        Ok(socket)
+    };
+    let cut = upload(&server, "")?;
+    std::thread::sleep(Duration::from_millis(500));
+    server.kill()?;
+    std::thread::sleep(Duration::from_millis(200));
+    server.launch()?;
+    drop(cut);
+    let client = server.client()?;
+    assert_eq!(client.get(&path)?.problem(404), "file_not_found");
+    let listed = client.get(&format!("/v1/sessions/{session}/files?recursive=true"))?.expect(200);
+    assert_eq!(listed["items"], json!([]), "{listed}");
+    let mut whole = upload(&server, "0\r\n\r\n")?;
+    let mut answer = [0; 12];
+    whole.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"HTTP/1.1 201");
+    assert_eq!(client.get(&path)?.text(), "half");
+    client.close(&session)?;
     server.stop()?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use tree::Tree;
 
 /// Threads that work on operations.
@@ -36,7 +36,16 @@ struct Job {
     path: String,
     action: FileAction,
     pipe: Option<OwnedFd>,
-    cancelled: Arc<AtomicBool>,
+    said: Arc<Said>,
+}
+
+/// What is said of an operation on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// It is not wanted any more.
+    pub(crate) cancelled: AtomicBool,
+    /// All of an upload was sent; this much.
+    pub(crate) complete: OnceLock<u64>,
 }
 
 impl Job {
@@ -48,8 +57,8 @@ impl Job {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Job>,
-    /// What was taken and has not ended, with its cancellation.
-    running: Vec<(ExecutionId, Arc<AtomicBool>)>,
+    /// What was taken and has not ended, with what is said of it.
+    running: Vec<(ExecutionId, Arc<Said>)>,
     transfers: usize,
 }
 
@@ -117,6 +126,10 @@ impl Cell {
                 self.cancel(None);
                 self.say(&FromCell::Attached { generation, executions: Vec::new() });
             }
+            ToCell::Complete { operation, bytes } => self.each(Some(operation), |said| {
+                // Said once; what is said again does not count.
+                let _first = said.complete.set(bytes);
+            }),
             ToCell::Acknowledge { .. } => {}
             // Of another kind of cell.
             ToCell::Commit(_) | ToCell::Execute(_) | ToCell::Input { .. } => life::end(),
@@ -125,7 +138,7 @@ impl Cell {
 
     fn accept(&self, request: FileRequest, mut descriptors: Vec<OwnedFd>) {
         let FileRequest { operation, path, action } = request;
-        let job = Job { operation, path, action, pipe: descriptors.pop(), cancelled: Arc::default() };
+        let job = Job { operation, path, action, pipe: descriptors.pop(), said: Arc::default() };
         if job.is_transfer() && job.pipe.is_none() {
             return self.refuse(operation, Errno::BADF);
         }
@@ -145,13 +158,16 @@ impl Cell {
 
     /// Cancels one operation, or all.
     fn cancel(&self, operation: Option<ExecutionId>) {
+        self.each(operation, |said| said.cancelled.store(true, Ordering::Relaxed));
+    }
+
+    /// Says something of one operation, or of all.
+    fn each(&self, operation: Option<ExecutionId>, say: impl Fn(&Said)) {
         let queue = lock(&self.queue);
         let matches = |id: ExecutionId| operation.is_none_or(|operation| operation == id);
-        let waiting = queue.waiting.iter().map(|job| (job.operation, &job.cancelled));
-        let running = queue.running.iter().map(|(id, cancelled)| (*id, cancelled));
-        for (_, cancelled) in waiting.chain(running).filter(|(id, _)| matches(*id)) {
-            cancelled.store(true, Ordering::Relaxed);
-        }
+        let waiting = queue.waiting.iter().map(|job| (job.operation, &job.said));
+        let running = queue.running.iter().map(|(id, said)| (*id, said));
+        waiting.chain(running).filter(|(id, _)| matches(*id)).for_each(|(_, said)| say(said));
     }
 
     fn work(&self) {
@@ -177,7 +193,7 @@ impl Cell {
             let next = queue.waiting.iter().position(|job| free || !job.is_transfer());
             if let Some(job) = next.and_then(|index| queue.waiting.remove(index)) {
                 queue.transfers += usize::from(job.is_transfer());
-                queue.running.push((job.operation, Arc::clone(&job.cancelled)));
+                queue.running.push((job.operation, Arc::clone(&job.said)));
                 return job;
             }
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -186,13 +202,13 @@ impl Cell {
 
     /// Does an operation; its last answer.
     fn perform(&self, job: Job) -> Result<FileAnswer, FileError> {
-        let Job { operation, path, action, pipe, cancelled } = job;
+        let Job { operation, path, action, pipe, said } = job;
+        let cancelled = &said.cancelled;
         let path = tree::Path::parse(&path)?;
         let pipe = || pipe.ok_or(FileError::Other(Errno::BADF.raw_os_error()));
         match action {
             FileAction::Upload { length } => {
-                let (size, sha256) =
-                    transfer::upload(&self.tree, &path, operation, &pipe()?, length, &cancelled)?;
+                let (size, sha256) = transfer::upload(&self.tree, &path, operation, &pipe()?, length, &said)?;
                 Ok(FileAnswer::Written { size, sha256 })
             }
             FileAction::Download => {
@@ -200,19 +216,19 @@ impl Cell {
                 let (file, entry) = transfer::open(&self.tree, &path)?;
                 let size = entry.size;
                 self.answer(operation, FileAnswer::Found(entry));
-                transfer::download(&file, size, pipe, &cancelled)?;
+                transfer::download(&file, size, pipe, cancelled)?;
                 Ok(FileAnswer::Done)
             }
             FileAction::Stat => Ok(FileAnswer::Found(self.tree.stat(&path)?)),
             FileAction::List { recursive } => {
-                let mut entries = self.tree.list(&path, recursive, &cancelled)?.into_iter().peekable();
+                let mut entries = self.tree.list(&path, recursive, cancelled)?.into_iter().peekable();
                 while entries.peek().is_some() {
                     self.answer(operation, FileAnswer::Entries(tree::portion(&mut entries)));
                 }
                 Ok(FileAnswer::Done)
             }
             FileAction::Delete { recursive } => {
-                remove::remove(&self.tree, &path, recursive, &cancelled)?;
+                remove::remove(&self.tree, &path, recursive, cancelled)?;
                 Ok(FileAnswer::Done)
             }
         }

@@ -389,7 +389,9 @@ impl Receiver {
             ToCell::Attach { generation } => outbox.attach(generation)?,
             ToCell::Acknowledge { execution } => outbox.acknowledge(execution),
             // Of another kind of cell.
-            ToCell::Commit(_) | ToCell::File(_) => return Err(PacketError::Malformed("not for a wasm cell")),
+            ToCell::Commit(_) | ToCell::File(_) | ToCell::Complete { .. } => {
+                return Err(PacketError::Malformed("not for a wasm cell"));
+            }
         }
         Ok(())
     }

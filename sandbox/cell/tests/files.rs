@@ -22,6 +22,9 @@ fn upload(cell: &Cell, path: &str, content: &[u8], length: Option<u64>) -> FileA
     let (reader, mut writer) = std::io::pipe().unwrap();
     let id = cell.ask(path, FileAction::Upload { length }, Some(reader.as_fd()));
     drop(reader);
+    if length.is_none() {
+        cell.send(&ToCell::Complete { operation: id, bytes: content.len() as u64 }, &[]);
+    }
     let content = content.to_vec();
     // The cell hangs up early when it refuses.
     let sender = std::thread::spawn(move || writer.write_all(&content));
@@ -247,6 +250,22 @@ fn a_new_listener_ends_what_the_old_one_asked_for() {
     assert_eq!(refused(cell.answer(id)), FileError::Incomplete);
     drop(writer);
     assert_eq!(list(&cell, "", true).unwrap(), [""; 0]);
+    assert!(fs::read_dir(cell.workspace()).unwrap().next().is_none());
+}
+
+#[test]
+fn a_sender_that_dies_leaves_nothing() {
+    let cell = cell();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let id = cell.ask("half", FileAction::Upload { length: None }, Some(reader.as_fd()));
+    writer.write_all(b"half").unwrap();
+    // As when its process is killed: the pipe ends, and nobody says that this was all.
+    drop(writer);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(list(&cell, "", true).unwrap(), [""; 0]);
+    cell.send(&ToCell::Attach { generation: 9 }, &[]);
+    assert!(matches!(cell.receive(), FromCell::Attached { .. }));
+    assert_eq!(refused(cell.answer(id)), FileError::Incomplete);
     assert!(fs::read_dir(cell.workspace()).unwrap().next().is_none());
 }
 

@@ -53,6 +53,14 @@ pub enum ToCell {
         /// Which one.
         execution: ExecutionId,
     },
+    /// Everything of an upload whose length was not known was sent: without this word it does not become visible, so
+    /// that a sender that dies leaves nothing behind.
+    Complete {
+        /// Which upload.
+        operation: ExecutionId,
+        /// How much that is.
+        bytes: u64,
+    },
     /// A file operation (files cells). Uploads and downloads carry one descriptor: a pipe's end.
     File(FileRequest),
 }
@@ -215,7 +223,8 @@ pub struct FileRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileAction {
     /// Write what comes through the pipe; parents are made; visible only when complete.
-    /// `length` is what the sender promised; a different length changes nothing.
+    /// `length` is what the sender promised; a different length changes nothing. Where it is not known,
+    /// [`ToCell::Complete`] says it at the end.
     Upload {
         /// Bytes, where known.
         length: Option<u64>,

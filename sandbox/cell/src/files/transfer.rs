@@ -1,5 +1,6 @@
 //! Uploads and downloads: between a regular file of the workspace and a pipe whose far end is not trusted to be quick.
 
+use super::Said;
 use super::tree::{self, Path, RESERVED, Tree, refusal};
 use anchorhold_jail::hatch::{Entry, EntryKind, FileError};
 use anchorhold_jail::id::ExecutionId;
@@ -16,6 +17,11 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// So many looks without a byte moved, and the far end counts as dead: five minutes.
 const IDLE_LOOKS: u32 = 5 * 60 * 5;
+
+/// Between two looks at whether the end of an upload was said: that and the end of its pipe are on their way together.
+const PROMISE_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// Ten seconds of such looks; then nobody is there to say it.
+const PROMISE_LOOKS: u32 = 10_000;
 
 /// A temporary file beside its target; gone when dropped, unless it became the target.
 struct Temporary<'a> {
@@ -57,13 +63,14 @@ pub fn upload(
     operation: ExecutionId,
     pipe: &OwnedFd,
     length: Option<u64>,
-    cancelled: &AtomicBool,
+    said: &Said,
 ) -> Result<(u64, [u8; 32]), FileError> {
     let (parent, name) = path.split().ok_or(FileError::NotRegular)?;
     let directory = tree.make_directory(parent)?;
     replaceable(&directory, name)?;
     let temporary = Temporary::create(&directory, operation)?;
     unblock(pipe)?;
+    let cancelled = &said.cancelled;
     let mut hash = Sha256::new();
     let mut size = 0;
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -79,11 +86,29 @@ pub fn upload(
         hash.update(&chunk[..read]);
         write_all(&temporary.file, &chunk[..read])?;
     }
-    if length.is_some_and(|length| size != length) || cancelled.load(Ordering::Relaxed) {
+    let all = length.map_or_else(|| promised(said), Ok)?;
+    if size != all || cancelled.load(Ordering::Relaxed) {
         return Err(FileError::Incomplete);
     }
     temporary.become_target(name)?;
     Ok((size, hash.finalize().into()))
+}
+
+/// How much there was to send: who closed the pipe may have died in the middle.
+fn promised(said: &Said) -> Result<u64, FileError> {
+    for _ in 0..PROMISE_LOOKS {
+        if let Some(bytes) = said.complete.get() {
+            return Ok(*bytes);
+        }
+        if said.cancelled.load(Ordering::Relaxed) {
+            break;
+        }
+        match poll(&mut [], Some(&PROMISE_LOOK)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(refusal(errno)),
+        }
+    }
+    Err(FileError::Incomplete)
 }
 
 /// Only a regular file, or nothing, makes way for an upload.
