@@ -62,6 +62,11 @@ fn events_come_in_order_while_it_runs(shared: &Shared) -> Result<()> {
     assert_eq!((&end["status"], &end["stdout"]), (&json!("succeeded"), &json!("0\n1\n2\n")));
     let value = events.iter().find(|event| event.name == "result").context("no result")?;
     assert_eq!(value.data["result"]["mime"]["text/plain"], "'done'");
+    for (language, code) in [("python", "print(1)\n2"), ("javascript", "console.log(1); 2")] {
+        let request = json!({"language": language, "code": code});
+        let events: Vec<Event> = client.stream(&executions(&session), &request)?.collect::<Result<_>>()?;
+        assert_eq!(names(&events), ["start", "stdout", "result", "end"], "{language}");
+    }
     client.close(&session)?;
     Ok(())
 }

@@ -36,6 +36,8 @@ pub fn take_argument(len: usize) -> Vec<u8> {
 }
 
 pub fn emit(kind: Kind, text: &str) {
+    // Whoever follows the program sees both in the order in which they were made.
+    crate::output::flush();
     // SAFETY: the host reads `len` bytes at `ptr` before it returns and keeps neither.
     unsafe { host_emit(kind as i32, text.as_ptr(), text.len()) }
 }

@@ -1,7 +1,7 @@
 //! Standard output and error of the program.
 //!
 //! Standard output is collected and written in pieces: a `console.log` in a loop must not cost a host call each.
-//! It is flushed when it grows, before anything goes to standard error (so that the order is kept), before
+//! It is flushed when it grows, before anything goes to standard error or is emitted (so that the order is kept), before
 //! sleeping, every few thousand interpreter steps, and at the end of the execution.
 
 use std::cell::RefCell;
