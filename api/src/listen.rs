@@ -47,6 +47,9 @@ const PATIENCE: Patience = Patience {
 };
 /// After a failed accept (no descriptors left): time for others to end.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// How long, and how many bytes, a peer may go on sending after its answer before its connection is reset.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: usize = 4 << 20;
 /// How long connections may finish their answers after the end of accepting.
 const FINISH_MAX: Duration = Duration::from_secs(5);
 
@@ -210,6 +213,8 @@ struct Patient {
     nothing_read: bool,
     stalled: Option<Instant>,
     timer: Pin<Box<Sleep>>,
+    /// Our side is closed: until when, and how much more, the peer's is read.
+    linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl Patient {
@@ -227,6 +232,7 @@ impl Patient {
             nothing_read: true,
             stalled: None,
             timer: Box::pin(sleep_until(now + patience.idle)),
+            linger: None,
         };
         (requests, patient)
     }
@@ -345,8 +351,31 @@ impl AsyncWrite for Patient {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// What the peer still sends is read and dropped for a moment. A socket that is closed with unread bytes is reset,
+    /// and then the peer may lose the answer that told it why.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            self.linger = Some((Box::pin(sleep_until(Instant::now() + LINGER)), LINGER_BYTES));
+        }
+        let Self { stream, linger, .. } = &mut *self;
+        let Some((timer, left)) = linger else { return Poll::Ready(Ok(())) };
+        let mut chunk = [0; 8192];
+        while *left > 0 {
+            let mut buffer = ReadBuf::new(&mut chunk);
+            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    *left = left.saturating_sub(buffer.filled().len());
+                }
+                // It closed, too.
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    ready!(timer.as_mut().poll(context));
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
