@@ -71,6 +71,14 @@ fn what_is_let_through_fits_the_stack() {
     }
 }
 
+/// Neighbours that no separator ends look like depth, so there must be room for many.
+#[test]
+fn long_programs_without_semicolons_are_let_through() {
+    for line in ["console.log(list[0], 1)\n", "function f(a: number): number { return a }\n"] {
+        assert_eq!(nesting::too_deep(&line.repeat(3_000)), None, "{line}");
+    }
+}
+
 #[test]
 fn what_is_nested_too_deeply_is_refused() {
     for source in ["(".repeat(100_000), "[".repeat(1 << 20), "let x: ".to_owned() + &"A<".repeat(100_000)] {
