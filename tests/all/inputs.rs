@@ -93,7 +93,6 @@ fn hostile_json_is_refused_fast(shared: &Shared) -> Result<()> {
         (b"{\"name\":\"\xff\"}".to_vec(), &[400]),
         (b"[]".to_vec(), &[400, 422]),
         (b"{".to_vec(), &[400]),
-        (vec![b' '; 2 << 20], &[413]),
         (b"{\"name\": 1e999}".to_vec(), &[400, 422]),
     ];
     for (body, expected) in bodies {
@@ -104,6 +103,16 @@ fn hostile_json_is_refused_fast(shared: &Shared) -> Result<()> {
         assert!(expected.contains(&answer.status), "{shown}: {} {}", answer.status, answer.text());
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{shown}");
     }
+    // Answered before all of it was sent: a client that gives up at a failed write may not look for the answer.
+    let key = shared.with(|server| Ok(std::fs::read_to_string(server.data_dir().join("admin.key"))?))?;
+    let head = format!(
+        "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        key.trim(),
+        2 << 20
+    );
+    let (answer, _) =
+        speak(shared, &[head.into_bytes(), vec![b' '; 2 << 20]].concat(), Duration::from_secs(10))?;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     Ok(())
 }
 
