@@ -10,6 +10,7 @@ mod execution;
 mod file;
 mod session;
 mod tenant;
+mod unread;
 mod usage;
 
 #[cfg(test)]
@@ -32,8 +33,10 @@ use error::{Code, Problem};
 use futures_util::FutureExt as _;
 use serde::Serialize;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+use unread::Unread;
 
 /// The most headers of a request.
 pub const HEADERS_MAX: usize = 64;
@@ -64,7 +67,7 @@ pub fn router(service: Service, audit: Audit) -> Router {
         .route("/v1/sessions/{id}/executions/{exe}/stdin", post(execution::stdin))
         .route("/v1/sessions/{id}/executions/{exe}/signal", post(execution::signal))
         .route("/v1/sessions/{id}/contexts", post(context::create).get(context::list))
-        .route("/v1/sessions/{id}/contexts/{ctx}", axum::routing::delete(context::delete))
+        .route("/v1/sessions/{id}/contexts/{ctx}", delete(context::delete))
         .route("/v1/sessions/{id}/contexts/{ctx}/restart", post(context::restart))
         .route("/v1/sessions/{id}/files", get(file::list))
         .route(
@@ -126,13 +129,13 @@ async fn edge(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let who = Who::default();
     request.extensions_mut().insert(who.clone());
-    let mut response = match check_head(&request) {
-        Err(problem) => {
-            let mut response = problem.into_response();
-            // What follows on the connection may not be what it seems.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
+    let head = check_head(&request);
+    // What follows on the connection may not be what it seems.
+    let spoiled = head.is_err();
+    let http1 = request.version() < Version::HTTP_2;
+    let (request, unread) = Unread::watch(request);
+    let mut response = match head {
+        Err(problem) => problem.into_response(),
         Ok(()) => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(request_id = id, "a handler panicked");
             Problem::new(Code::Internal, "internal error").into_response()
@@ -140,12 +143,12 @@ async fn edge(
     };
     let mut code = None;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut rendered = problem.render(&id);
-        if let Some(close) = response.headers_mut().remove(header::CONNECTION) {
-            rendered.headers_mut().insert(header::CONNECTION, close);
-        }
         code = Some(problem.code);
-        response = rendered;
+        response = problem.render(&id);
+    }
+    if http1 && (spoiled || unread.load(Ordering::Relaxed)) {
+        // Who is not told would send its next request behind a body that nobody reads.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);

@@ -49,7 +49,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum LedgerError {
     /// The database failed; a full disk too.
     #[error("ledger database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     /// The database is of a later version, or damaged.
     #[error("ledger schema: {0}")]
     Schema(#[from] sqlx::migrate::MigrateError),
@@ -59,6 +59,16 @@ pub enum LedgerError {
     /// The ledger was closed.
     #[error("the ledger is closed")]
     Closed,
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            // Trying again would be for ever.
+            sqlx::Error::PoolClosed => Self::Closed,
+            error => Self::Database(error),
+        }
+    }
 }
 
 impl From<serde_json::Error> for LedgerError {

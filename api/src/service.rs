@@ -12,6 +12,7 @@
 //! never a record.
 
 mod cells;
+mod closing;
 mod context;
 mod execution;
 mod file;
@@ -30,7 +31,7 @@ pub use context::{ContextRequest, ContextView, Defaults, Doing};
 pub use execution::{CancelOnDrop, ContextName, ExecutionRequest, OnDisconnect, RunRequest};
 pub use file::{ListRequest, Listing};
 pub use follow::{Events, Told, Word};
-pub use once::Key;
+pub use once::{Await, Key};
 pub use tenants::{NewTenant, TenantChange};
 pub use upkeep::Parts;
 
@@ -47,7 +48,6 @@ use anchorhold_sandbox::{
     SessionSpec,
 };
 use live::{Live, LiveTable};
-use once::Await;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -29,6 +29,8 @@ const RECONNECT_EVERY: Duration = Duration::from_millis(50);
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How long the warden may take to give a cell or refuse it; also to end a stray session.
 const TAKE_WAIT: Duration = Duration::from_secs(10);
+/// How long a warden that died may take to be back, when all that is wanted of it is that it ends.
+const BACK_WAIT: Duration = Duration::from_secs(3);
 
 /// What happens without being asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,8 +193,18 @@ impl Sandbox {
 
     /// Asks the warden to end, with every session that it has; returns when it is gone, or after 10 seconds.
     pub async fn shut_down_warden(&self) {
-        self.hub.leaving.store(true, Ordering::Relaxed);
-        if !self.hub.tell(&ToWarden::Shutdown) {
+        let told = async {
+            loop {
+                self.hub.leaving.store(true, Ordering::Relaxed);
+                if self.hub.tell(&ToWarden::Shutdown) {
+                    return;
+                }
+                // It died and is being started again: then the next one has to be told.
+                self.hub.leaving.store(false, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(BACK_WAIT, told).await.is_err() {
             return;
         }
         let gone = async {

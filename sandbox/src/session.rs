@@ -146,11 +146,11 @@ impl Session {
         locked(&self.inner.core).follow(id)
     }
 
-    /// More standard input for an execution whose input was left open; `end`: and no more. At most
-    /// [`INPUT_BYTES_MAX`](anchorhold_jail::hatch::INPUT_BYTES_MAX) at a time; what nobody reads is dropped with the
-    /// execution, and beyond [`INPUT_WAITING_MAX`](anchorhold_jail::hatch::INPUT_WAITING_MAX) at once. `false`: it does
-    /// not run.
-    pub fn input(&self, id: ExecutionId, bytes: Vec<u8>, end: bool) -> bool {
+    /// More standard input for an execution whose input was left open; `end`: and no more. `false`: it does not run.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when that would be more than 16 MiB after its start; it gets nothing of it then.
+    pub fn input(&self, id: ExecutionId, bytes: Vec<u8>, end: bool) -> Result<bool, Error> {
         locked(&self.inner.core).input(id, bytes, end)
     }
 

@@ -113,6 +113,19 @@ fn hostile_json_is_refused_fast(shared: &Shared) -> Result<()> {
     let (answer, _) =
         speak(shared, &[head.into_bytes(), vec![b' '; 2 << 20]].concat(), Duration::from_secs(10))?;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    // Nobody sends the next request behind a body that nobody reads.
+    let session = client.session(&json!({}))?;
+    for _ in 0..20 {
+        let wrong = format!("/v1/sessions/{session}/files/../x");
+        let _refused_or_cut = client.put(&wrong, vec![0u8; 2 << 20]);
+        client.get(&format!("/v1/sessions/{session}"))?.expect(200);
+    }
+    // One that no route asked for costs the connection nothing.
+    let json = [("content-type", "application/json")];
+    let answer = client.raw("GET", &format!("/v1/sessions/{session}"), &json, b"{}".to_vec())?;
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    client.close(&session)?;
     Ok(())
 }
 

@@ -15,6 +15,8 @@ tests!(
     the_background_is_not_waited_for,
     a_background_execution_with_a_key_runs_once,
     input_follows_while_it_runs,
+    input_that_follows_is_bounded,
+    a_stream_ends_with_its_warden,
     signals_end_programs,
     a_disconnect_is_what_was_asked_for,
     a_slow_reader_costs_nothing,
@@ -211,6 +213,55 @@ fn input_follows_while_it_runs(shared: &Shared) -> Result<()> {
     let answer = client.execute_with(&session, &json!({"language": "python", "code": "input()"}))?;
     assert_eq!(answer["error"]["name"], "EOFError");
     client.close(&session)?;
+    Ok(())
+}
+
+fn input_that_follows_is_bounded(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    let code = "import sys, time\ntime.sleep(2)\nprint(len(sys.stdin.read()))";
+    let request = json!({"language": "python", "code": code, "stdin": null, "background": true});
+    let begun = client.post(&executions(&session), &request)?.expect(202);
+    let id = begun["id"].as_str().context("no id")?;
+    let path = format!("{}/{id}/stdin", executions(&session));
+    let piece = json!({"text": "x".repeat(1_000_000)});
+    // It may wait for its turn when the first piece comes.
+    while client.post(&path, &piece)?.status == 409 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let taken = 1 + (0..20).take_while(|_| client.post(&path, &piece).is_ok_and(|a| a.status == 200)).count();
+    assert_eq!(taken, 16, "16 MiB are 16.7 pieces");
+    assert_eq!(client.post(&path, &piece)?.problem(413), "payload_too_large");
+    client.post(&path, &json!({"eof": true}))?.expect(200);
+    // All that was taken arrived, and nothing of what was refused.
+    assert_eq!(ended(&client, &session, id)?["stdout"], "16000000\n");
+    client.close(&session)?;
+    Ok(())
+}
+
+/// Also one of an execution that an earlier process of the API began.
+fn a_stream_ends_with_its_warden(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    let request = json!({"language": "python", "code": "import time\nprint('up', flush=True)\ntime.sleep(50)", "background": true});
+    let begun = client.post(&executions(&session), &request)?.expect(202);
+    let id = begun["id"].as_str().context("no id")?.to_owned();
+    std::thread::sleep(Duration::from_millis(300));
+    server.kill()?;
+    server.launch()?;
+    let mut stream = server.client()?.events(&session, &id, 0)?;
+    let mut events = Vec::new();
+    while !text(&events, "stdout").contains("up") {
+        events.push(stream.next().context("ended early")??);
+    }
+    let warden = server.warden_pid().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+    rustix::process::kill_process(warden.context("no warden")?, rustix::process::Signal::KILL)?;
+    let begun = Instant::now();
+    let end = stream.last().context("nothing")??;
+    assert_eq!((&*end.name, &end.data["status"]), ("end", &json!("lost")), "{end:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    server.stop()?;
     Ok(())
 }
 

@@ -2,9 +2,9 @@
 
 use super::body::{Object, Query};
 use super::error::{Code, Problem};
-use super::execution::context_name;
+use super::execution::{context_name, language};
 use super::session::env;
-use super::{Caller, Door, ListBody, SessionAt, json, key, ok, segment};
+use super::{Caller, Door, ListBody, SessionAt, about, json, key, ok, segment};
 use crate::service::{ContextRequest, ContextView, Defaults, Doing, Refusal};
 use crate::words::{Engine, Language, Runtime};
 use anchorhold_sandbox::Id;
@@ -88,18 +88,15 @@ pub(super) async fn create(
         return Err(Problem::field("Idempotency-Key", "is not needed here: a name is taken once"));
     }
     let request = object.read(|fields| {
-        let language = fields.word("language", Language::ALL);
-        if language.is_none() {
-            fields.missing("language");
-        }
+        let (language, engine) = language(fields);
         let name = context_name(fields, "name");
-        let engine = fields.word("engine", Engine::ALL);
         let runtime = fields.word("runtime", Runtime::ALL);
         let defaults = Defaults { env: env(fields), cwd: fields.parsed("cwd", 8192) };
         Some(ContextRequest { name: name?, language: language?, engine, runtime, defaults })
     })?;
     let context = door.service.create_context(&tenant, session, request).await?;
-    Ok(json(StatusCode::CREATED, &ContextBody::from(context)))
+    let body = ContextBody::from(context);
+    Ok(about(body.id.clone(), json(StatusCode::CREATED, &body)))
 }
 
 pub(super) async fn restart(

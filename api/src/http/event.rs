@@ -7,7 +7,7 @@ use super::body::Query;
 use super::error::Problem;
 use super::execution::{ExecutionBody, not_found};
 use super::{Caller, Door, ExecutionAt, SessionAt, time};
-use crate::ledger::{GuestError, Report, Rich};
+use crate::ledger::{GuestError, Rich};
 use crate::service::{CancelOnDrop, Events, Told, Word};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
@@ -87,15 +87,14 @@ struct Gap {
 }
 
 fn render(Told { position, at_us, word }: Told) -> Event {
-    let running = Report::default();
     match &word {
-        Word::Start(row) => event("start", position, at_us, ExecutionBody::new(row, &running)),
+        Word::Start(row) => event("start", position, at_us, ExecutionBody::new(row)),
         Word::Stdout(text) => event("stdout", position, at_us, Part::Text(text)),
         Word::Stderr(text) => event("stderr", position, at_us, Part::Text(text)),
         Word::Result(value) => event("result", position, at_us, Part::Result(value)),
         Word::Gap(reason, bytes) => event("gap", position, at_us, Gap { reason, bytes: *bytes }),
         Word::Error(error) => event("error", position, at_us, Part::Error(error)),
-        Word::End(row) => event("end", position, at_us, ExecutionBody::new(row, &running)),
+        Word::End(row) => event("end", position, at_us, ExecutionBody::new(row)),
     }
 }
 

@@ -5,7 +5,7 @@ use super::error::Problem;
 use super::session::{self, env};
 use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, about, event, json, key, ok, time};
 use crate::ledger::{ExecutionRow, GuestError, Report, Rich};
-use crate::service::{ContextName, ExecutionRequest, OnDisconnect, Refusal, RunRequest, context_id};
+use crate::service::{Await, ContextName, ExecutionRequest, OnDisconnect, Refusal, RunRequest, context_id};
 use crate::tenant::Tenant;
 use crate::words::{Engine, ExecutionStatus, Language, LimitName, Runtime, words};
 use anchorhold_sandbox::WorkspacePath;
@@ -15,10 +15,13 @@ use axum::response::Response;
 use base64::Engine as _;
 use bytes::Bytes;
 use serde::Serialize;
+use std::sync::LazyLock;
 
 const CONTEXT_BYTES_MAX: usize = 64;
 const CONTEXT_DEFAULT: &str = "default";
 const FILES_MAX: usize = 64;
+/// The report of an execution that has none.
+static NOTHING_YET: LazyLock<Report> = LazyLock::new(Report::default);
 
 words!(
     /// What becomes of an execution whose caller went away.
@@ -80,8 +83,8 @@ struct FileBody<'a> {
 }
 
 impl<'a> ExecutionBody<'a> {
-    pub(super) fn new(row: &'a ExecutionRow, running: &'a Report) -> Self {
-        let report = row.report.as_ref().unwrap_or(running);
+    pub(super) fn new(row: &'a ExecutionRow) -> Self {
+        let report = row.report.as_ref().unwrap_or(&NOTHING_YET);
         let output = row.output.as_ref();
         let queued_us = i64::try_from(report.queued_us).unwrap_or(i64::MAX);
         let context_id = context_id(row.session, &row.place);
@@ -130,31 +133,58 @@ impl<'a> ExecutionBody<'a> {
 }
 
 fn answer(row: &ExecutionRow) -> Response {
-    about(format!("exe_{}", row.id), ok(&ExecutionBody::new(row, &Report::default())))
+    about(format!("exe_{}", row.id), ok(&ExecutionBody::new(row)))
 }
 
-/// Answers once it is recorded that an execution begins: in the background, or as a stream of what it says.
-async fn begun(
-    door: &Door,
-    tenant: &Tenant,
-    row: &ExecutionRow,
-    on_disconnect: OnDisconnect,
-    streamed: bool,
-) -> Result<Response, Problem> {
-    if !streamed {
-        return Ok(json(StatusCode::ACCEPTED, &ExecutionBody::new(row, &Report::default())));
+/// The forms of an answer to who runs something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// All of it at its end.
+    Whole,
+    /// That it runs.
+    Begun,
+    /// What it says as it says it.
+    Stream(OnDisconnect),
+}
+
+impl Form {
+    fn of(headers: &HeaderMap, request: &ExecutionRequest) -> Self {
+        if event::wanted(headers) {
+            Self::Stream(request.on_disconnect)
+        } else if request.background {
+            Self::Begun
+        } else {
+            Self::Whole
+        }
     }
-    let (session, id) = (row.session, row.id);
-    let cancel = (on_disconnect == OnDisconnect::Cancel).then(|| door.service.cancel_on_drop(session, id));
-    Ok(event::respond(door.service.follow(tenant, session, id, 0).await?, cancel))
+
+    /// What has to have happened before there is an answer.
+    fn awaited(self) -> Await {
+        if self == Self::Whole { Await::End } else { Await::Record }
+    }
+
+    async fn answer(self, door: &Door, tenant: &Tenant, row: &ExecutionRow) -> Result<Response, Problem> {
+        let (session, id) = (row.session, row.id);
+        let body = || ExecutionBody::new(row);
+        let response = match self {
+            Self::Whole => ok(&body()),
+            Self::Begun => json(StatusCode::ACCEPTED, &body()),
+            Self::Stream(on_disconnect) => {
+                let cancel = on_disconnect == OnDisconnect::Cancel;
+                let cancel = cancel.then(|| door.service.cancel_on_drop(session, id));
+                event::respond(door.service.follow(tenant, session, id, 0).await?, cancel)
+            }
+        };
+        Ok(about(format!("exe_{id}"), response))
+    }
 }
 
-/// Fields of an execution in a request; also those of `/v1/run`, whose session has the rest.
-fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
-    fields.not_yet("command", &[]);
+/// In which language and by which interpreter; used by everything that names one.
+pub(super) fn language(fields: &mut Fields<'_>) -> (Option<Language>, Option<Engine>) {
     let language: Option<Language> = fields.word("language", Language::ALL);
     let engine = fields.word("engine", Engine::ALL);
     match language {
+        None => fields.missing("language"),
         Some(Language::Bash) => {
             let yet = "is not available on this server yet; python, javascript and typescript are";
             fields.wrong("language", yet);
@@ -162,8 +192,15 @@ fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
         Some(Language::Python) if engine.is_some() => {
             fields.wrong("engine", "is for javascript and typescript only");
         }
-        _ => {}
+        Some(_) => {}
     }
+    (language, engine)
+}
+
+/// Fields of an execution in a request; also those of `/v1/run`, whose session has the rest.
+fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
+    fields.not_yet("command", &[]);
+    let (language, engine) = language(fields);
     let on_disconnect = match fields.word("on_disconnect", Disconnect::ALL) {
         Some(Disconnect::Cancel) => OnDisconnect::Cancel,
         Some(Disconnect::Continue) | None => OnDisconnect::Continue,
@@ -185,9 +222,6 @@ fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
         background: fields.flag("background").unwrap_or(false),
         on_disconnect,
     };
-    if language.is_none() {
-        fields.missing("language");
-    }
     Some(request)
 }
 
@@ -238,13 +272,9 @@ pub(super) async fn create(
         let env = env(fields);
         request(fields).map(|request| ExecutionRequest { runtime, env, ..request })
     })?;
-    let streamed = event::wanted(&headers);
-    if request.background || streamed {
-        let on_disconnect = request.on_disconnect;
-        let row = door.service.begin(&tenant, session, request, key).await?;
-        return begun(&door, &tenant, &row, on_disconnect, streamed).await;
-    }
-    Ok(answer(&*door.service.execute(&tenant, session, request, key).await?))
+    let form = Form::of(&headers, &request);
+    let row = door.service.execute(&tenant, session, request, key, form.awaited()).await?;
+    form.answer(&door, &tenant, &row).await
 }
 
 pub(super) async fn run(
@@ -266,12 +296,9 @@ pub(super) async fn run(
             return_files: return_files(fields),
         })
     })?;
-    if event::wanted(&headers) {
-        let on_disconnect = request.execution.on_disconnect;
-        let row = door.service.begin_run(&tenant, request, key).await?;
-        return begun(&door, &tenant, &row, on_disconnect, true).await;
-    }
-    Ok(answer(&*door.service.run(&tenant, request, key).await?))
+    let form = Form::of(&headers, &request.execution);
+    let row = door.service.run(&tenant, request, key, form.awaited()).await?;
+    form.answer(&door, &tenant, &row).await
 }
 
 fn files(fields: &mut Fields<'_>) -> Vec<(WorkspacePath, Bytes)> {
@@ -325,9 +352,8 @@ pub(super) async fn list(
     let (before, limit) = (query.cursor(), query.limit());
     query.finish()?;
     let page = door.service.executions(&tenant, session, before, limit).await?;
-    let running = Report::default();
     Ok(ok(&ListBody {
-        items: page.items.iter().map(|row| ExecutionBody::new(row, &running)).collect(),
+        items: page.items.iter().map(ExecutionBody::new).collect(),
         next_cursor: page.next.map(|next| next.to_string()),
     }))
 }

@@ -4,19 +4,14 @@ use super::context::Defaults;
 use super::live::{Live, Running};
 use super::once::{Answer, Await, Key};
 use super::{Refusal, Service, SessionRequest, context_id, now_us};
-use crate::ledger::{
-    Closing, ExecutionRow, GuestError, NewExecution, Once, Output, Place, Report, ReturnedFile, Rich,
-};
+use crate::ledger::{Closing, ExecutionRow, NewExecution, Once, Place, ReturnedFile};
 use crate::metrics::Times;
-use crate::price::Used;
 use crate::tenant::Tenant;
-use crate::words::{CloseReason, Engine, ExecutionStatus, Language, LimitName, Runtime};
+use crate::words::{CloseReason, Engine, Language, Runtime};
 use anchorhold_sandbox::{
-    Capture, ContextKey, Dialect, Error, Execution, ExecutionId, Finished, Id, Image, Limit, Outcome,
-    SessionId, WorkspacePath,
+    ContextKey, Dialect, Error, Execution, ExecutionId, Finished, Id, Image, SessionId, WorkspacePath,
 };
 use bytes::Bytes;
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
@@ -100,12 +95,18 @@ struct Opened {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// A run on its way: its session is live.
-struct OpenedRun {
+/// An execution that is recorded to run, with what it runs.
+struct Work {
     opened: Opened,
     execution: Execution,
-    files: Vec<(WorkspacePath, Bytes)>,
-    return_files: Vec<WorkspacePath>,
+    /// It has a session of its own, which ends with it.
+    run: Option<RunFiles>,
+}
+
+/// What a run takes from and gives to its caller besides the execution.
+struct RunFiles {
+    given: Vec<(WorkspacePath, Bytes)>,
+    wanted: Vec<WorkspacePath>,
 }
 
 /// Cancels an execution when it is dropped: when the caller goes away before the answer.
@@ -126,46 +127,23 @@ impl Drop for CancelOnDrop {
 }
 
 impl Service {
-    /// Runs code in a session and waits for its end.
+    /// Runs code in a session.
     pub async fn execute(
         &self,
         tenant: &Tenant,
         session: SessionId,
         request: ExecutionRequest,
         key: Option<Key>,
+        awaited: Await,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let id = ExecutionId::random();
-        let _cancel =
-            (request.on_disconnect == OnDisconnect::Cancel).then(|| self.cancel_on_drop(session, id));
+        let cancelled = awaited == Await::End && request.on_disconnect == OnDisconnect::Cancel;
+        let _cancel = cancelled.then(|| self.cancel_on_drop(session, id));
         let (service, tenant) = (self.clone(), tenant.clone());
         let once = key.map(|key| key.of(tenant.id(), format!("executions/{session}")));
-        let answer = self.at_most_once(once.clone(), Await::End, async move {
-            let (opened, execution) = service.open(&tenant, session, id, request, once).await?;
-            service.finish(opened, execution).await.map(Answer::Execution)
-        });
-        execution(answer.await?)
-    }
-
-    /// Begins to run code in a session; answers once that is recorded. Again with the same key: as it is by then.
-    pub async fn begin(
-        &self,
-        tenant: &Tenant,
-        session: SessionId,
-        request: ExecutionRequest,
-        key: Option<Key>,
-    ) -> Result<Arc<ExecutionRow>, Refusal> {
-        let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.id(), format!("executions/{session}")));
-        let answer = self.at_most_once(once.clone(), Await::Record, async move {
-            let id = ExecutionId::random();
-            let (mut opened, execution) = service.open(&tenant, session, id, request, once).await?;
-            opened.told = true;
-            let row = Arc::new(opened.new.row());
-            let finishing = service.clone();
-            service.0.work.spawn(async move {
-                let _recorded = finishing.finish(opened, execution).await;
-            });
-            Ok(Answer::Execution(row))
+        let answer = self.at_most_once(once.clone(), awaited, async move {
+            let work = service.open(&tenant, session, id, request, once).await?;
+            service.go_on(work, awaited).await
         });
         execution(answer.await?)
     }
@@ -176,34 +154,13 @@ impl Service {
         tenant: &Tenant,
         request: RunRequest,
         key: Option<Key>,
+        awaited: Await,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let (service, tenant) = (self.clone(), tenant.clone());
         let once = key.map(|key| key.of(tenant.id(), "run"));
-        let answer = self.at_most_once(once.clone(), Await::End, async move {
-            let run = service.open_run(&tenant, request, once).await?;
-            service.finish_run(run).await.map(Answer::Execution)
-        });
-        execution(answer.await?)
-    }
-
-    /// As [`Service::run`]; answers once it is recorded that it begins.
-    pub async fn begin_run(
-        &self,
-        tenant: &Tenant,
-        request: RunRequest,
-        key: Option<Key>,
-    ) -> Result<Arc<ExecutionRow>, Refusal> {
-        let (service, tenant) = (self.clone(), tenant.clone());
-        let once = key.map(|key| key.of(tenant.id(), "run"));
-        let answer = self.at_most_once(once.clone(), Await::Record, async move {
-            let mut run = service.open_run(&tenant, request, once).await?;
-            run.opened.told = true;
-            let row = Arc::new(run.opened.new.row());
-            let finishing = service.clone();
-            service.0.work.spawn(async move {
-                let _recorded = finishing.finish_run(run).await;
-            });
-            Ok(Answer::Execution(row))
+        let answer = self.at_most_once(once.clone(), awaited, async move {
+            let work = service.open_run(&tenant, request, once).await?;
+            service.go_on(work, awaited).await
         });
         execution(answer.await?)
     }
@@ -246,7 +203,7 @@ impl Service {
         end: bool,
     ) -> Result<(), Refusal> {
         let live = self.find(tenant, session).await?;
-        if live.cells.input(id, bytes, end) {
+        if live.cells.input(id, bytes, end)? {
             return Ok(());
         }
         self.execution(tenant, session, id).await?;
@@ -270,7 +227,7 @@ impl Service {
         id: ExecutionId,
         request: ExecutionRequest,
         once: Option<Once>,
-    ) -> Result<(Opened, Execution), Refusal> {
+    ) -> Result<Work, Refusal> {
         self.accepting()?;
         let live = self.find(tenant, session).await?;
         let timeout_us = live.timeout(&request)?;
@@ -280,12 +237,8 @@ impl Service {
         let new = NewExecution { id, session, created_us: now_us(), place };
         self.0.ledger.open_execution(&new, once.as_ref()).await?;
         let execution = assignment(&new, request, defaults, timeout_us);
-        Ok((Opened { live, new, told: false, _running: running, _room: Some(room) }, execution))
-    }
-
-    async fn finish(&self, opened: Opened, execution: Execution) -> Result<Arc<ExecutionRow>, Refusal> {
-        let outcome = opened.live.cells.execute(execution).await;
-        self.conclude(opened, outcome, None).await
+        let opened = Opened { live, new, told: false, _running: running, _room: Some(room) };
+        Ok(Work { opened, execution, run: None })
     }
 
     async fn open_run(
@@ -293,7 +246,7 @@ impl Service {
         tenant: &Tenant,
         request: RunRequest,
         once: Option<Once>,
-    ) -> Result<OpenedRun, Refusal> {
+    ) -> Result<Work, Refusal> {
         let (live, row) = self.admit_session(tenant, request.session)?;
         let prepared = async {
             let timeout_us = live.timeout(&request.execution)?;
@@ -311,8 +264,8 @@ impl Service {
         };
         match prepared.await {
             Ok((opened, execution)) => {
-                let (files, return_files) = (request.files, request.return_files);
-                Ok(OpenedRun { opened, execution, files, return_files })
+                let run = RunFiles { given: request.files, wanted: request.return_files };
+                Ok(Work { opened, execution, run: Some(run) })
             }
             Err(refusal) => {
                 self.0.live.remove(&live);
@@ -321,9 +274,28 @@ impl Service {
         }
     }
 
-    async fn finish_run(&self, run: OpenedRun) -> Result<Arc<ExecutionRow>, Refusal> {
-        let live = run.opened.live.clone();
-        let answer = self.run_opened(run).await;
+    /// Runs it, in a task of its own where only the beginning is waited for.
+    async fn go_on(&self, mut work: Work, awaited: Await) -> Result<Answer, Refusal> {
+        if awaited == Await::End {
+            return self.finish(work).await.map(Answer::Execution);
+        }
+        work.opened.told = true;
+        let row = Arc::new(work.opened.new.row());
+        let service = self.clone();
+        self.0.work.spawn(async move {
+            let _recorded = service.finish(work).await;
+        });
+        Ok(Answer::Execution(row))
+    }
+
+    async fn finish(&self, work: Work) -> Result<Arc<ExecutionRow>, Refusal> {
+        let Work { opened, execution, run } = work;
+        let live = opened.live.clone();
+        let Some(run) = run else {
+            let outcome = live.cells.execute(execution).await;
+            return self.conclude(opened, outcome, None).await;
+        };
+        let answer = self.finish_run(opened, execution, run).await;
         if answer.is_err() {
             live.set_forgettable();
         }
@@ -332,10 +304,14 @@ impl Service {
         answer
     }
 
-    async fn run_opened(&self, run: OpenedRun) -> Result<Arc<ExecutionRow>, Refusal> {
-        let OpenedRun { opened, execution, files, return_files } = run;
+    async fn finish_run(
+        &self,
+        opened: Opened,
+        execution: Execution,
+        run: RunFiles,
+    ) -> Result<Arc<ExecutionRow>, Refusal> {
         let live = opened.live.clone();
-        for (path, content) in files {
+        for (path, content) in run.given {
             let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
             let body = futures_util::stream::iter([Ok(content)]);
             if let Err(error) = live.cells.upload(&path, Some(length), body).await {
@@ -343,7 +319,7 @@ impl Service {
             }
         }
         let outcome = live.cells.execute(execution).await;
-        let returned = match (&outcome, &*return_files) {
+        let returned = match (&outcome, &*run.wanted) {
             (Err(_), _) | (_, []) => None,
             (Ok(_), paths) => Some(live.return_files(paths).await),
         };
@@ -372,14 +348,9 @@ impl Service {
         files: Option<Vec<ReturnedFile>>,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
         let closing = match outcome {
-            Ok(finished) => self.closing(&opened, finished, files),
-            Err(Error::Lost) => lost(&opened.new, opened.live.tenant.clone(), &self.0.prices.version),
-            Err(error) if opened.told => {
-                let tenant = opened.live.tenant.clone();
-                let mut closing = lost(&opened.new, tenant, &self.0.prices.version);
-                closing.output.error = Some(not_run(error));
-                closing
-            }
+            Ok(finished) => self.closing(&opened.new, &opened.live.tenant, finished, files),
+            Err(Error::Lost) => self.lost(&opened.new, &opened.live.tenant),
+            Err(error) if opened.told => self.not_run(&opened.new, &opened.live.tenant, error),
             Err(error) => return self.release(opened, error).await,
         };
         let begun = Instant::now();
@@ -420,32 +391,6 @@ impl Service {
             });
         }
         Err(error.into())
-    }
-
-    fn closing(&self, opened: &Opened, finished: Finished, files: Option<Vec<ReturnedFile>>) -> Closing {
-        let used = Used { cpu_us: finished.usage.cpu_us, memory_mib_ms: finished.usage.memory_mib_ms };
-        let mut report = report(&finished);
-        report.cost_picos = if finished.cell.is_some() { self.0.prices.cost(used) } else { 0 };
-        Closing {
-            id: opened.new.id,
-            session: opened.new.session,
-            tenant: opened.live.tenant.clone(),
-            status: status(finished.outcome),
-            created_us: opened.new.created_us,
-            ended_us: now_us(),
-            place: opened.new.place.clone(),
-            cell: finished.cell.map(|cell| (cell, finished.cpu_total_us)),
-            report,
-            price_version: self.0.prices.version.clone(),
-            output: Output {
-                stdout: finished.stdout.text,
-                stderr: finished.stderr.text,
-                results: finished.values.iter().map(|json| rich(json)).collect(),
-                error: finished.error.as_deref().map(guest_error),
-                files,
-                pieces: finished.pieces,
-            },
-        }
     }
 
     /// Room for what the request makes this process hold.
@@ -512,38 +457,6 @@ impl Live {
     }
 }
 
-impl NewExecution {
-    /// The execution as the ledger has it now.
-    fn row(&self) -> ExecutionRow {
-        ExecutionRow {
-            id: self.id,
-            session: self.session,
-            status: ExecutionStatus::Running,
-            created_us: self.created_us,
-            ended_us: None,
-            place: self.place.clone(),
-            report: None,
-            output: None,
-        }
-    }
-}
-
-impl Closing {
-    /// The execution as the ledger has it after this.
-    pub(super) fn into_row(self) -> ExecutionRow {
-        ExecutionRow {
-            id: self.id,
-            session: self.session,
-            status: self.status,
-            created_us: self.created_us,
-            ended_us: Some(self.ended_us),
-            place: self.place,
-            report: Some(self.report),
-            output: Some(self.output),
-        }
-    }
-}
-
 fn execution(answer: Answer) -> Result<Arc<ExecutionRow>, Refusal> {
     match answer {
         Answer::Execution(row) => Ok(row),
@@ -593,11 +506,6 @@ fn assignment(
     }
 }
 
-/// Told to whoever was told that an execution is accepted, and then there was no cell for it.
-fn not_run(error: Error) -> GuestError {
-    GuestError { name: "NOT_RUN".into(), message: Refusal::from(error).to_string(), traceback: String::new() }
-}
-
 /// Contexts of two languages never share an interpreter, also where one image runs both.
 pub(super) fn context_key(place: &Place) -> ContextKey {
     ContextKey { image: place.image, name: format!("{}/{}", place.language, place.context) }
@@ -617,112 +525,9 @@ fn choose(images: &[Image], language: Language, engine: Option<Engine>) -> Optio
     images.iter().find(|image| image.language == speaks && image.name.starts_with("boa") == boa)
 }
 
-/// The record of an execution that nobody can tell anything of: nothing is billed.
-pub(super) fn lost(new: &NewExecution, tenant: String, price_version: &str) -> Closing {
-    Closing {
-        id: new.id,
-        session: new.session,
-        tenant,
-        status: ExecutionStatus::Lost,
-        created_us: new.created_us,
-        ended_us: now_us(),
-        place: new.place.clone(),
-        cell: None,
-        report: Report { state_lost: true, ..Report::default() },
-        output: Output::default(),
-        price_version: price_version.to_owned(),
-    }
-}
-
-fn status(outcome: Outcome) -> ExecutionStatus {
-    match outcome {
-        Outcome::Succeeded => ExecutionStatus::Succeeded,
-        Outcome::Failed => ExecutionStatus::Failed,
-        Outcome::TimedOut => ExecutionStatus::TimedOut,
-        Outcome::Cancelled => ExecutionStatus::Cancelled,
-        Outcome::Exceeded(_) => ExecutionStatus::LimitExceeded,
-    }
-}
-
-fn report(finished: &Finished) -> Report {
-    let usage = &finished.usage;
-    let cut = |stream: &Capture| stream.total_bytes > stream.kept_bytes;
-    Report {
-        limit: match finished.outcome {
-            Outcome::Exceeded(limit) => Some(limit_name(limit)),
-            _ => None,
-        },
-        limits_hit: finished.limits_hit.iter().map(|&limit| limit_name(limit)).collect(),
-        state_lost: finished.state_lost,
-        exit_code: finished.exit_code,
-        stdout_bytes: finished.stdout.total_bytes,
-        stderr_bytes: finished.stderr.total_bytes,
-        truncated: cut(&finished.stdout) || cut(&finished.stderr),
-        wall_us: usage.wall_us,
-        cpu_us: usage.cpu_us,
-        memory_peak_bytes: usage.memory_peak_bytes,
-        memory_mib_ms: usage.memory_mib_ms,
-        queued_us: usage.queued_us,
-        cost_picos: 0,
-    }
-}
-
-fn limit_name(limit: Limit) -> LimitName {
-    match limit {
-        Limit::Memory => LimitName::Memory,
-        Limit::Cpu => LimitName::Cpu,
-        Limit::Output => LimitName::Output,
-        Limit::Processes => LimitName::Processes,
-        Limit::Disk => LimitName::Disk,
-    }
-}
-
-/// A guest wrote this. What has not the shape of a rich value is shown as what it is: JSON.
-pub(super) fn rich(json: &[u8]) -> Rich {
-    let mut value: Value = serde_json::from_slice(json).unwrap_or_default();
-    if let Some(Value::Object(mime)) = value.get_mut("mime").map(Value::take) {
-        return Rich { main: value["main"] == true, mime };
-    }
-    let value = serde_json::from_slice(json).unwrap_or_default();
-    Rich { main: false, mime: [("application/json".to_owned(), value)].into_iter().collect() }
-}
-
-/// A guest wrote this too.
-fn guest_error(json: &[u8]) -> GuestError {
-    let value: Value = serde_json::from_slice(json).unwrap_or_default();
-    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    if value.is_object() {
-        return GuestError { name: text("name"), message: text("message"), traceback: text("traceback") };
-    }
-    GuestError {
-        name: "Error".into(),
-        message: String::from_utf8_lossy(json).into_owned(),
-        traceback: String::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn what_guests_write_is_taken_for_what_it_is() {
-        let value = rich(br#"{"main":true,"mime":{"text/plain":"42"}}"#);
-        assert!(value.main && value.mime["text/plain"] == "42");
-        let value = rich(b"[1,2]");
-        assert_eq!(value.mime["application/json"], serde_json::json!([1, 2]));
-        assert_eq!(guest_error(br#"{"name":"ValueError","message":"no"}"#).name, "ValueError");
-        assert_eq!(guest_error(b"[]").message, "[]");
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_a_guest_writes_panics(bytes: Vec<u8>) {
-            let _value = rich(&bytes);
-            let _error = guest_error(&bytes);
-        }
-    }
 
     #[test]
     fn the_engine_chooses_among_images_of_a_language() {

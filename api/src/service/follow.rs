@@ -3,7 +3,7 @@
 //! Nothing is copied for a follower: while the execution runs its feed is read, afterwards the ledger. Positions are
 //! the same in both.
 
-use super::execution::rich;
+use super::closing::rich;
 use super::live::Live;
 use super::{Refusal, Service};
 use crate::ledger::{ExecutionRow, GuestError, Output, Report, Rich};

@@ -27,7 +27,7 @@ impl Key {
 
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Await {
+pub enum Await {
     /// That the execution is recorded to run.
     Record,
     /// Its end.

@@ -1,6 +1,6 @@
 //! After a restart: what an earlier process of the service left open is taken up or closed.
 
-use super::execution::{context_key, lost};
+use super::execution::context_key;
 use super::live::Live;
 use super::{Service, context_id, now_us};
 use crate::ledger::{LedgerError, NewExecution, SessionRow};
@@ -61,7 +61,7 @@ impl Service {
                 created_us: open.created_us,
                 place: open.place,
             };
-            let closing = lost(&new, row.tenant.clone(), &self.0.prices.version);
+            let closing = self.lost(&new, &row.tenant);
             self.0.ledger.close_execution(&closing).await?;
         }
         self.0.ledger.end_session(row.id, reason, now_us(), None).await

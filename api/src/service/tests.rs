@@ -90,13 +90,13 @@ impl Life {
         code: &str,
         key: Option<Key>,
     ) -> Result<Arc<ExecutionRow>, Refusal> {
-        self.block_on(self.service.execute(&self.tenant, session, program(code), key))
+        self.block_on(self.service.execute(&self.tenant, session, program(code), key, Await::End))
     }
 
     /// Starts an execution and does not wait for it.
     fn begin(&self, session: SessionId, code: &str, key: Option<Key>) {
         let (service, tenant, request) = (self.service.clone(), self.tenant.clone(), program(code));
-        self.spawn(async move { service.execute(&tenant, session, request, key).await });
+        self.spawn(async move { service.execute(&tenant, session, request, key, Await::End).await });
     }
 
     /// As `kill -9`: every task ends where it is.
@@ -190,7 +190,9 @@ fn a_key_runs_once_and_attaches_and_answers_again() {
     assert_eq!(life.execute(session, "wait", key("k", 2)), Err(Refusal::KeyConflict));
     let attached = {
         let (service, tenant) = (life.service.clone(), life.tenant.clone());
-        life.spawn(async move { service.execute(&tenant, session, program("wait"), key("k", 1)).await })
+        life.spawn(async move {
+            service.execute(&tenant, session, program("wait"), key("k", 1), Await::End).await
+        })
     };
     std::thread::sleep(Duration::from_millis(20));
     house.world.release();
@@ -222,12 +224,12 @@ fn a_refusal_is_not_remembered_and_leaves_nothing() {
         files: Vec::new(),
         return_files: Vec::new(),
     };
-    let refused = life.block_on(life.service.run(&life.tenant, run("capacity"), None));
+    let refused = life.block_on(life.service.run(&life.tenant, run("capacity"), None, Await::End));
     assert!(matches!(refused, Err(Refusal::Capacity(_))));
     let sessions =
         || life.block_on(life.service.sessions(&life.tenant, None, &[], None, 9)).unwrap().items.len();
     until(|| sessions() == 1);
-    life.block_on(life.service.run(&life.tenant, run("use 5"), key("k", 1))).unwrap();
+    life.block_on(life.service.run(&life.tenant, run("use 5"), key("k", 1), Await::End)).unwrap();
     until(|| house.world.finals_us() == 5);
     life.drain();
 }
@@ -292,7 +294,8 @@ fn a_caller_that_goes_away_loses_the_answer_not_the_record() {
     ] {
         let (service, tenant) = (life.service.clone(), life.tenant.clone());
         let request = ExecutionRequest { on_disconnect, ..program("wait") };
-        let caller = life.spawn(async move { service.execute(&tenant, session, request, None).await });
+        let caller =
+            life.spawn(async move { service.execute(&tenant, session, request, None, Await::End).await });
         until(|| house.world.running() == 1);
         caller.abort();
         if on_disconnect == OnDisconnect::Continue {
@@ -337,7 +340,9 @@ fn after_a_kill_a_running_execution_is_taken_up_again() {
     let life = house.start();
     let attached = {
         let (service, tenant) = (life.service.clone(), life.tenant.clone());
-        life.spawn(async move { service.execute(&tenant, session, program("wait"), key("k", 1)).await })
+        life.spawn(async move {
+            service.execute(&tenant, session, program("wait"), key("k", 1), Await::End).await
+        })
     };
     std::thread::sleep(Duration::from_millis(20));
     house.world.release();
@@ -347,7 +352,7 @@ fn after_a_kill_a_running_execution_is_taken_up_again() {
     // The context that it named is known by its id.
     let id = context_id(session, &row.place).unwrap();
     let request = ExecutionRequest { context: ContextName::Id(id), ..program("use 1") };
-    life.block_on(life.service.execute(&life.tenant, session, request, None)).unwrap();
+    life.block_on(life.service.execute(&life.tenant, session, request, None, Await::End)).unwrap();
     life.drain();
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A process that enters a group makes the kernel wait for every CPU once (an RCU grace period: 10 to 20 ms) unless the
 //! hierarchy's mount has the option `favordynmods` (Linux 6.0; Documentation/admin-guide/cgroup-v2.rst). One hierarchy
-//! that has it is enough for all of them. On Linux 6.18 forks cost the same with it.
+//! that has it is enough for all of them. By that document forks and exits become more expensive in exchange.
 
 use crate::cgroup::{CgroupError, Layout};
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fspick};

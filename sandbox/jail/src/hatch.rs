@@ -15,10 +15,8 @@ pub const VALUES_MAX: usize = 256;
 /// The longest piece of output in one message.
 pub const OUTPUT_CHUNK_BYTES: usize = 16 * 1024;
 
-/// The longest piece of standard input in one message.
-pub const INPUT_BYTES_MAX: usize = 1 << 20;
-/// Standard input that was sent and not read: what exceeds this is dropped.
-pub const INPUT_WAITING_MAX: usize = 16 << 20;
+/// The most standard input that may follow an execution, all of it together: a program need not read it.
+pub const INPUT_BYTES_MAX: usize = 16 << 20;
 
 /// What the warden or the API says to pid 1 of a cell.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,7 +41,7 @@ pub enum ToCell {
     Input {
         /// Which one.
         execution: ExecutionId,
-        /// At most [`INPUT_BYTES_MAX`].
+        /// All of them together at most [`INPUT_BYTES_MAX`].
         bytes: Vec<u8>,
         /// And no more.
         end: bool,

@@ -117,6 +117,8 @@ pub(super) struct Run {
     pub(super) memory_start_bytes: Option<u64>,
     pub(super) stop: Option<Stop>,
     pub(super) ended: Option<Ended>,
+    /// Standard input that followed it, in bytes.
+    pub(super) input_bytes: usize,
     /// The counters when it ended.
     pub(super) reading: Option<Reading>,
     /// Another process of the API started it.

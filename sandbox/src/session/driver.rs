@@ -15,7 +15,7 @@ use crate::session::SessionState;
 use crate::usage::{Meter, Usage, mib_ms};
 use anchorhold_jail::control::{Boottime, Cause, Class, Take, ToWarden, Tombstone};
 use anchorhold_jail::counters::Reading;
-use anchorhold_jail::hatch::{Ended, FromCell, How, ToCell};
+use anchorhold_jail::hatch::{Ended, FromCell, How, INPUT_BYTES_MAX, ToCell};
 use anchorhold_jail::id::{CellId, ExecutionId};
 use anchorhold_jail::packet::{PacketError, Packets};
 use anchorhold_jail::walls::Walls;
@@ -193,6 +193,7 @@ impl Core {
             memory_start_bytes: Some(held.meter.memory_at_start(&held.cell.counters)),
             stop: None,
             ended: None,
+            input_bytes: 0,
             reading: None,
             adopted: false,
         });
@@ -252,11 +253,20 @@ impl Core {
     }
 
     /// More input for what runs. `false`: it does not run.
-    pub(super) fn input(&self, execution: ExecutionId, bytes: Vec<u8>, end: bool) -> bool {
-        let its = |held: &&Held| held.runs.iter().any(|run| run.id == execution && run.ended.is_none());
-        let Some(held) = self.cells.values().find(its) else { return false };
-        held.cell.say(&ToCell::Input { execution, bytes, end });
-        true
+    pub(super) fn input(&mut self, execution: ExecutionId, bytes: Vec<u8>, end: bool) -> Result<bool, Error> {
+        let mut held = self.cells.values_mut();
+        let its = held.find_map(|held| {
+            let cell = Arc::clone(&held.cell);
+            held.run(execution).filter(|run| run.ended.is_none()).map(|run| (cell, run))
+        });
+        let Some((cell, run)) = its else { return Ok(false) };
+        run.input_bytes = run
+            .input_bytes
+            .checked_add(bytes.len())
+            .filter(|all| *all <= INPUT_BYTES_MAX)
+            .ok_or(Error::TooLarge)?;
+        cell.say(&ToCell::Input { execution, bytes, end });
+        Ok(true)
     }
 
     /// All executions end now, on behalf of `stop`.

@@ -68,8 +68,8 @@ impl Inner {
             job.reply = sender;
             return Ok(Claim::Awaited(ticket));
         }
-        if let Some((cell, ended)) = core.adopted(id) {
-            core.jobs.insert(id, adopted_job(context, cell, sender));
+        if let Some((cell, feed, ended)) = core.adopted(id) {
+            core.jobs.insert(id, adopted_job(context, cell, feed, sender));
             if ended {
                 core.settle(self, id, Settled::Ended);
             }
@@ -158,11 +158,12 @@ impl Core {
         self.cells.get(&cell).is_some_and(|held| !held.runs.is_empty())
     }
 
-    /// An execution of an adopted cell that has a name: where it ran, and whether it ended there.
-    fn adopted(&self, id: ExecutionId) -> Option<(CellId, bool)> {
+    /// An execution of an adopted cell that has a name: where it ran, what it says, and whether it ended there.
+    fn adopted(&self, id: ExecutionId) -> Option<(CellId, Feed, bool)> {
         let named = self.cells.values().filter(|held| !held.nameless);
         let mut its = named.flat_map(|held| held.runs.iter().map(|run| (held.cell.id, run)));
-        its.find(|(_, run)| run.adopted && run.id == id).map(|(cell, run)| (cell, run.ended.is_some()))
+        let (cell, run) = its.find(|(_, run)| run.adopted && run.id == id)?;
+        Some((cell, run.collector.feed().clone(), run.ended.is_some()))
     }
 
     /// An adopted cell is this context's. What it ran is settled when it is claimed, not before: what nobody claims
@@ -170,15 +171,17 @@ impl Core {
     fn name(&mut self, inner: &Arc<Inner>, cell: CellId, context: &ContextKey) {
         let Some(held) = self.cells.get_mut(&cell) else { return };
         held.nameless = false;
-        let running = held.runs.last().filter(|run| run.ended.is_none()).map(|run| run.id);
+        let last = held.runs.last().filter(|run| run.ended.is_none());
+        let running = last.map(|run| (run.id, run.collector.feed().clone()));
         let doomed = held.runs.iter().any(|run| run.ended.as_ref().is_some_and(|ended| ended.state_lost));
-        if let Some(running) = running {
+        let execution = running.as_ref().map(|(id, _)| *id);
+        if let Some((id, feed)) = running {
             let left_us = self.expires_at.since(Boottime::now());
             held.lost_by(Instant::now() + Duration::from_micros(left_us) + LOST_AFTER_EXPIRY);
             // Nobody waits yet: its result is kept until it is claimed.
-            self.jobs.insert(running, adopted_job(context, cell, oneshot::channel().0));
+            self.jobs.insert(id, adopted_job(context, cell, feed, oneshot::channel().0));
         }
-        if !self.state.adopt(context, cell, running) || doomed {
+        if !self.state.adopt(context, cell, execution) || doomed {
             self.stop(inner, cell);
         }
     }
@@ -192,12 +195,18 @@ fn adopted_run(id: ExecutionId, output_bytes: u64) -> Run {
         memory_start_bytes: None,
         stop: Some(Stop::Unknown),
         ended: None,
+        input_bytes: 0,
         reading: None,
         adopted: true,
     }
 }
 
-fn adopted_job(context: &ContextKey, cell: CellId, reply: oneshot::Sender<Result<Finished, Error>>) -> Job {
+fn adopted_job(
+    context: &ContextKey,
+    cell: CellId,
+    feed: Feed,
+    reply: oneshot::Sender<Result<Finished, Error>>,
+) -> Job {
     Job {
         context: context.clone(),
         packets: None,
@@ -205,8 +214,7 @@ fn adopted_job(context: &ContextKey, cell: CellId, reply: oneshot::Sender<Result
         accepted: Instant::now(),
         cell: Some(cell),
         reply,
-        // Its run has the one that counts.
-        feed: Feed::default(),
+        feed,
     }
 }
 

@@ -296,8 +296,8 @@ impl Session {
         None
     }
 
-    pub fn input(&self, id: ExecutionId, _: Vec<u8>, _: bool) -> bool {
-        self.world.inside().running.contains_key(&id)
+    pub fn input(&self, id: ExecutionId, _: Vec<u8>, _: bool) -> Result<bool, Error> {
+        Ok(self.world.inside().running.contains_key(&id))
     }
 
     pub fn kill(&self, id: ExecutionId) -> bool {

@@ -28,7 +28,7 @@ impl Life {
     }
 
     fn execute_as(&self, tenant: &Tenant, session: SessionId, code: &str) -> Result<(), Refusal> {
-        self.block_on(self.service.execute(tenant, session, program(code), None)).map(drop)
+        self.block_on(self.service.execute(tenant, session, program(code), None, Await::End)).map(drop)
     }
 }
 
@@ -72,7 +72,7 @@ fn executions_that_run_and_begin_have_a_quota() {
     let session = life.create(&tenant).unwrap();
     for _ in 0..2 {
         let (service, tenant) = (life.service.clone(), tenant.clone());
-        life.spawn(async move { service.execute(&tenant, session, program("wait"), None).await });
+        life.spawn(async move { service.execute(&tenant, session, program("wait"), None, Await::End).await });
     }
     until(|| house.world.running() == 2);
     assert_eq!(life.execute_as(&tenant, session, "use 1"), Err(used_up(Quota::ConcurrentExecutions, 2)));

@@ -1,8 +1,9 @@
 //! How deep a parser would recurse, told before it does.
 //!
 //! Each level of a syntax tree takes a token, and ends with the statement or the list element that it belongs to. So no
-//! tree is deeper than the tokens since the last `;` or `,`, summed over the brackets that are open. Ordinary programs
-//! stay below a thousand, those without semicolons below some thousands of lines; data of any size does too, because its elements end.
+//! tree is deeper than the tokens since the last `;` or `,`, summed over the brackets that are open. Programs with
+//! semicolons stay below a thousand, and data of any size does, because its elements end. A program without semicolons
+//! counts as one statement: after some thousands of lines it is refused although it is not deep.
 //!
 //! This is no lexer. It skips what it takes for strings, comments and regular expressions, and a source may be written
 //! so that it is mistaken; such a source meets the end of the stack instead.

@@ -2,7 +2,6 @@
 
 use super::watch::Watch;
 use crate::life::lock;
-use anchorhold_jail::hatch::INPUT_WAITING_MAX;
 use anchorhold_jail::id::ExecutionId;
 use bytes::{Bytes, BytesMut};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -32,15 +31,13 @@ impl Input {
             Left { execution: Some(execution), bytes: BytesMut::from(Bytes::from(bytes)), open };
     }
 
-    /// More for it, unless too much waits already; `end`: and no more.
+    /// More for it; `end`: and no more.
     pub fn add(&self, execution: ExecutionId, bytes: &[u8], end: bool) {
         let mut left = lock(&self.left);
         if left.execution != Some(execution) || !left.open {
             return;
         }
-        if left.bytes.len() + bytes.len() <= INPUT_WAITING_MAX {
-            left.bytes.extend_from_slice(bytes);
-        }
+        left.bytes.extend_from_slice(bytes);
         left.open = !end;
         self.more.notify_all();
     }
