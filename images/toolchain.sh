@@ -33,22 +33,29 @@ die() { say "$*"; exit 1; }
 
 installed() { dpkg-query -W -f '${Status} ${Version}\n' "$1" 2>/dev/null | sed -n 's/^install ok installed //p'; }
 
-missing_packages() {
+# What apt would install; empty or `(none)` where it knows of nothing.
+candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p'; }
+
+recent() { [ -n "$1" ] && [ "$1" != "(none)" ] && dpkg --compare-versions "$1" ge "$RUST_MINIMUM"; }
+
+packages_stand() {
     for package in $PACKAGES; do
-        [ -n "$(installed "$package")" ] || printf '%s ' "$package"
+        [ -n "$(installed "$package")" ] || return 1
     done
+    recent "$(installed rustc-web)"
 }
 
 install_packages() {
-    missing=$(missing_packages)
-    [ -n "$missing" ] || return 0
-    command -v apt-get >/dev/null || die "needs these Debian packages: $missing"
-    [ "$(id -u)" = 0 ] || die "needs root once: apt-get install --no-install-recommends $missing"
-    say "installing $missing"
+    ! packages_stand || return 0
+    command -v apt-get >/dev/null || die "needs these Debian packages: $PACKAGES (rustc-web $RUST_MINIMUM or newer)"
+    [ "$(id -u)" = 0 ] || die "needs root once: apt-get install --no-install-recommends $PACKAGES"
+    # The lists of a fresh machine may be missing, or as old as its image and name an older compiler.
+    recent "$(candidate rustc-web)" || apt-get update -q >&2
+    say "installing $PACKAGES"
     # shellcheck disable=SC2086  # a list of words
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >&2 || {
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $PACKAGES >&2 || {
         apt-get update -q >&2
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $PACKAGES >&2
     }
 }
 

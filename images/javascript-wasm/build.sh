@@ -3,7 +3,8 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-eval "$("$here/../toolchain.sh")"
+toolchain=$("$here/../toolchain.sh")
+eval "$toolchain"
 export CARGO_TARGET_DIR="${GUEST_TARGET_DIR:-$here/target}"
 export RQUICKJS_SYS_NO_WASI_SDK=1   # else rquickjs-sys fetches a C library from the network
 # cargo does not know of the header; with its checksum among the flags a change of it builds QuickJS anew.
