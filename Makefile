@@ -34,11 +34,11 @@ images: setup ## build what is missing in the image store
 build: setup own ## the programs
 	cargo build $(CARGO_FLAGS) --workspace --bins
 
-# Images and programs side by side: both have long stretches that use one core.
+# Images and programs side by side: both have long stretches that use one core. Images take longer, so they go first.
 ready: setup own
 	@echo "building images and programs (some twenty minutes the first time) ..."
 	@./images/build.sh & images=$$!; \
-	cargo build $(CARGO_FLAGS) --workspace --bins; programs=$$?; \
+	nice cargo build $(CARGO_FLAGS) --workspace --bins; programs=$$?; \
 	wait $$images && exit $$programs
 
 # Checkouts share the build directory for the sake of the dependencies. cargo goes by dates, so without this it could
