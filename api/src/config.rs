@@ -73,6 +73,8 @@ pub struct Raw {
     pub ledger: RawLedger,
     /// How much of the audit log is kept.
     pub audit: RawAudit,
+    /// Where spans go.
+    pub traces: RawTraces,
     /// What sessions may be.
     pub session: RawSession,
     /// How often clients may ask.
@@ -102,6 +104,7 @@ impl Default for Raw {
             image: RawImage::default(),
             ledger: RawLedger::default(),
             audit: RawAudit::default(),
+            traces: RawTraces::default(),
             session: RawSession::default(),
             rate: RawRate::default(),
             limits: RawLimits::DEFAULT,
@@ -234,6 +237,26 @@ pub struct AuditPolicy {
     pub files: u32,
 }
 
+/// `[traces]`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTraces {
+    /// Empty: nowhere.
+    otlp: String,
+}
+
+impl RawTraces {
+    fn resolve(self) -> Result<Option<String>, ConfigError> {
+        match &*self.otlp {
+            "" => Ok(None),
+            address if address.starts_with("http://") => Ok(Some(self.otlp)),
+            _ => {
+                Err(setting("traces", "otlp", "must be the address of a collector, as http://127.0.0.1:4318"))
+            }
+        }
+    }
+}
+
 /// What the ledger survives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -361,6 +384,8 @@ pub struct Config {
     pub ledger_sync: LedgerSync,
     /// How much of the audit log is kept.
     pub audit: AuditPolicy,
+    /// The OpenTelemetry collector that gets spans, if one does.
+    pub traces: Option<String>,
     /// What sessions may be.
     pub session: SessionPolicy,
     /// What tenants may have whose quotas do not say otherwise.
@@ -494,6 +519,7 @@ impl Raw {
             file: file.map(|path| absolute(&path)).transpose()?,
             ledger_sync: self.ledger.sync,
             audit: self.audit.resolve()?,
+            traces: self.traces.resolve()?,
             tenants: self.rate.resolve(self.session.live)?,
             session: self.session.resolve(&self.limits, &self.ceiling)?,
             prices: checked_plan(self.prices)?,
@@ -695,6 +721,7 @@ mod tests {
             "[admin]\nlisten = '9090'",
             "[audit]\nfile_bytes = 100",
             "[audit]\nfiles = 1",
+            "[traces]\notlp = '127.0.0.1:4318'",
             "[rate]\nrequests_per_second = 0",
             "[rate]\nexecutions_per_second = 1000001",
             "not toml",

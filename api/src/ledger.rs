@@ -26,10 +26,11 @@ pub use read::{CellRow, Page, UsageGroup, UsageLine, UsageQuery};
 pub use tenant::{KeyId, KeyRow, Quotas, TenantId, TenantRow};
 
 use crate::price::Picos;
+use crate::service::Defaults;
 use crate::words::{
     CloseReason, Engine, ExecutionStatus, Language, LimitName, RecordKind, Runtime, SessionStatus,
 };
-use anchorhold_sandbox::{Boottime, CellId, Digest, ExecutionId, Limits, Piece, SessionId, Walls};
+use anchorhold_sandbox::{Boottime, CellId, Digest, ExecutionId, Limits, Piece, SessionId, Taking, Walls};
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{
@@ -289,6 +290,8 @@ pub struct Closing {
     pub output: Output,
     /// By which prices its cost was reckoned.
     pub price_version: String,
+    /// How long its cell took to get, where one was taken for it; not kept.
+    pub taking: Option<Taking>,
 }
 
 /// A line of what is billed.
@@ -347,10 +350,29 @@ pub struct Once {
 pub struct Remembered {
     /// Of the earlier request.
     pub hash: [u8; 32],
-    /// The session or execution that it made.
-    pub subject: String,
-    /// The answer, where it is not the subject's own row.
-    pub answer: Option<String>,
+    /// What it began.
+    pub subject: Subject,
+}
+
+/// What a request with a key began.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// An execution, whose row is the answer.
+    Execution(ExecutionId),
+    /// Something that changes afterwards, as it was when it was answered.
+    Made(Made),
+}
+
+/// What was made by one request with a key, as it was answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Made {
+    /// A session.
+    Session(Box<SessionRow>),
+    /// A context of a session.
+    Context(SessionId, Place, Defaults),
+    /// A tenant.
+    Tenant(TenantRow),
 }
 
 /// The open ledger; cheap to clone.

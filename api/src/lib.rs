@@ -14,4 +14,5 @@ pub mod price;
 pub mod serve;
 pub mod service;
 pub mod tenant;
+pub mod traces;
 pub mod words;

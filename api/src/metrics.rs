@@ -19,6 +19,8 @@ type Labels<const N: usize> = [(&'static str, &'static str); N];
 pub struct Times {
     /// Until it began: its context's turn and, where there was none, a cell.
     pub queue: Duration,
+    /// The part of it that was for a cell, where there was none.
+    pub take: Option<Duration>,
     /// While it ran.
     pub run: Duration,
     /// Until its record was durable.
@@ -81,7 +83,13 @@ impl Metrics {
         let labels =
             [("language", language.as_str()), ("runtime", runtime.as_str()), ("status", status.as_str())];
         self.0.executions.get_or_create(&labels).inc();
-        for (step, time) in [("queue", times.queue), ("run", times.run), ("settle", times.settle)] {
+        let steps = [
+            ("queue", Some(times.queue)),
+            ("take", times.take),
+            ("run", Some(times.run)),
+            ("settle", Some(times.settle)),
+        ];
+        for (step, time) in steps.into_iter().filter_map(|(step, time)| Some((step, time?))) {
             self.0.steps.get_or_create(&[("step", step)]).observe(time.as_secs_f64());
         }
     }
@@ -114,6 +122,7 @@ mod tests {
         let metrics = Metrics::default();
         let times = Times {
             queue: Duration::from_micros(50),
+            take: None,
             run: Duration::from_millis(3),
             settle: Duration::from_secs(1),
         };

@@ -14,6 +14,7 @@ use crate::ledger::Ledger;
 use crate::listen;
 use crate::service::{Parts, Sandbox, Service, now_us};
 use crate::tenant::{Tenants, admin_key};
+use crate::traces::Traces;
 use anyhow::{Context as _, bail};
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -32,6 +33,8 @@ const WARDEN_MAX: Duration = Duration::from_secs(20);
 const DESCRIPTORS: u64 = 65_536;
 /// Whoever collects numbers needs one or two.
 const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// The host's last choice when memory ends.
+const OOM_SCORE_ADJ: &str = "-500";
 const WARDEN: &str = "anchorhold-warden";
 
 /// What the privileged part leaves to the rest.
@@ -84,6 +87,8 @@ pub fn serve(config: Config, warden: Option<PathBuf>) -> anyhow::Result<()> {
 
 /// Everything that needs root, where it is root: directories, key, limits, warden, listener.
 fn prepare(config: &Config, warden: Option<PathBuf>, root: bool) -> anyhow::Result<Ready> {
+    // The warden inherits it. A container's root may not be allowed to: then cells, which raise theirs, still go first.
+    let _allowed = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     let data = &config.data_dir;
     // The directory stays root's: what the service could replace in it, it could make the next root follow.
     directory(data, 0o755)?;
@@ -233,6 +238,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let tenants = Tenants::load(&ledger, config.tenants, &ready.key, config.key.as_ref(), now_us()).await?;
     let (sandbox, events) = Sandbox::connect(&ready.socket).await.context("the warden does not take us")?;
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    let traces = config.traces.as_deref().map_or(Ok(Traces::default()), Traces::to)?;
     let service = Service::start(Parts {
         ledger,
         tenants,
@@ -240,6 +246,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
         events,
         policy: config.session.clone(),
         prices: config.prices.clone(),
+        traces: traces.clone(),
         boot_id,
     })
     .await?;
@@ -266,6 +273,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     stop.send_replace(true);
     door.await?;
     audit.close();
+    tokio::task::spawn_blocking(move || traces.close()).await?;
     if let Some(warden) = ready.own_warden {
         sandbox.shut_down_warden().await;
         warden.gone().await;

@@ -37,17 +37,20 @@ pub use upkeep::Parts;
 
 use crate::config::SessionPolicy;
 use crate::ledger::{
-    ExecutionRow, Ledger, LedgerError, Page, Place, Record, SessionRow, Terms, Totals, UsageLine, UsageQuery,
+    ExecutionRow, Ledger, LedgerError, Made, Page, Place, Record, SessionRow, Terms, Totals, UsageLine,
+    UsageQuery,
 };
 use crate::metrics::{Glance, Metrics};
 use crate::price::Plan;
 use crate::tenant::{Denied, Tenant, Tenants};
+use crate::traces::Traces;
 use crate::words::{CloseReason, Runtime, SessionStatus};
 use anchorhold_sandbox::{
     Boottime, Error, ExecutionId, FileError, Id, LimitError, LimitField, RequestedLimits, SessionId,
     SessionSpec,
 };
 use live::{Live, LiveTable};
+use once::Answer;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -244,6 +247,7 @@ struct Inner {
     live: LiveTable,
     once: once::Table,
     metrics: Metrics,
+    traces: Traces,
     draining: AtomicBool,
     /// KiB of code and input that may wait and run at a time.
     waiting_kib: Arc<Semaphore>,
@@ -291,7 +295,7 @@ impl Service {
         let answer = self.at_most_once(once.clone(), Await::End, async move {
             let (live, row) = service.admit_session(&tenant, request)?;
             match service.0.ledger.open_session(&row, once.as_ref()).await {
-                Ok(()) => Ok(once::Answer::Session(Box::new(row))),
+                Ok(()) => Ok(Answer::Made(Made::Session(Box::new(row)))),
                 Err(error) => {
                     service.0.live.remove(&live);
                     Err(error.into())
@@ -299,8 +303,8 @@ impl Service {
             }
         });
         match answer.await? {
-            once::Answer::Session(row) => Ok(*row),
-            once::Answer::Execution(_) => Err(Refusal::Internal),
+            Answer::Made(Made::Session(row)) => Ok(*row),
+            _ => Err(Refusal::Internal),
         }
     }
 

@@ -68,7 +68,7 @@ impl Tenant {
 
     /// The same caller as somebody who may administer, if it may.
     pub fn admin(&self) -> Option<Admin> {
-        self.key.admin.then_some(Admin(()))
+        self.key.admin.then(|| Admin(self.account.id()))
     }
 
     /// Another tenant, for tests of what comes after the proof.
@@ -89,9 +89,16 @@ impl Tenant {
     }
 }
 
-/// Somebody who may administer.
+/// Somebody who may administer, of this tenant.
 #[derive(Debug)]
-pub struct Admin(());
+pub struct Admin(TenantId);
+
+impl Admin {
+    /// The tenant whose key showed it.
+    pub fn tenant(&self) -> TenantId {
+        self.0
+    }
+}
 
 /// A key that was just made: the only time that it can be seen.
 #[derive(Debug)]

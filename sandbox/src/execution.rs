@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::feed::{Feed, Piece};
 use crate::json;
-use crate::usage::Usage;
+use crate::usage::{Taking, Usage};
 use anchorhold_jail::control::{Cause, Digest};
 use anchorhold_jail::hatch::{Dialect, Ended, How, OUTPUT_CHUNK_BYTES, Stream, VALUE_BYTES_MAX, VALUES_MAX};
 use anchorhold_jail::id::{CellId, ExecutionId};
@@ -68,6 +68,8 @@ pub struct Finished {
     pub state_lost: bool,
     /// What it consumed.
     pub usage: Usage,
+    /// What of the queueing was for a cell; `None` when its context had one.
+    pub taking: Option<Taking>,
     /// Where it ran; `None` when it was withdrawn before it reached a cell (it used nothing then).
     pub cell: Option<CellId>,
     /// Its context.

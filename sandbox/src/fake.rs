@@ -235,7 +235,7 @@ impl Shared {
         let mut walls = Walls::default();
         walls.push("seccomp", Wall::Absent("a test".to_owned()));
         if let Some(connection) = &self.connection {
-            known.send(connection, &FromWarden::Taken { tag: take.tag, info, walls });
+            known.send(connection, &FromWarden::Taken { tag: take.tag, info, walls, commit_us: 0 });
         }
         self.cells.insert(known.info.cell, known);
         let warden = Arc::clone(shared);

@@ -45,5 +45,5 @@ pub use files::{Download, FileBody, Written};
 pub use limits::{LimitError, LimitField, Limits, RequestedLimits};
 pub use sandbox::{Event, Sandbox};
 pub use session::{ContextStatus, Session, SessionSpec, SessionState};
-pub use usage::Usage;
+pub use usage::{Taking, Usage};
 pub use workspace::{PathError, WorkspacePath};

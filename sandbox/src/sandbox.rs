@@ -7,6 +7,7 @@ use crate::channel::{Channel, PACKETS_AT_ONCE, Received, locked};
 use crate::error::Error;
 use crate::execution::ContextKey;
 use crate::session::{Given, Inner, Session, SessionSpec};
+use crate::usage::{Taking, us_between};
 use anchorhold_jail::control::{Cause, FromWarden, Image, Take, ToWarden, Tombstone, VERSION, Welcome};
 use anchorhold_jail::id::{CellId, ExecutionId, SessionId};
 use anchorhold_jail::packet::{PacketError, Packets};
@@ -96,6 +97,7 @@ struct Link {
 struct Pending {
     session: Arc<Inner>,
     wanted: Wanted,
+    asked: Instant,
     until: Instant,
 }
 
@@ -245,8 +247,10 @@ impl Hub {
         let tag = take.tag;
         match locked(&self.link).as_mut() {
             Some(link) => {
-                let until = Instant::now() + TAKE_WAIT;
-                link.takes.insert(tag, Pending { session: Arc::clone(session), wanted, until });
+                let asked = Instant::now();
+                let pending =
+                    Pending { session: Arc::clone(session), wanted, asked, until: asked + TAKE_WAIT };
+                link.takes.insert(tag, pending);
             }
             None => return Err(Error::Unavailable),
         }
@@ -316,9 +320,10 @@ impl Hub {
 
     fn heard(&self, message: FromWarden, descriptors: Vec<std::os::fd::OwnedFd>) -> Result<(), PacketError> {
         match message {
-            FromWarden::Taken { tag, info, walls } => match self.pending(tag) {
-                Some(Pending { session, wanted, .. }) => {
-                    session.taken(&wanted, Given { info, walls: Some(walls), descriptors });
+            FromWarden::Taken { tag, info, walls, commit_us } => match self.pending(tag) {
+                Some(Pending { session, wanted, asked, .. }) => {
+                    let taking = Taking { take_us: us_between(asked, Instant::now()), commit_us };
+                    session.taken(&wanted, taking, Given { info, walls: Some(walls), descriptors });
                 }
                 // Given up, or its session was lost.
                 None => drop(self.tell(&ToWarden::Kill { cell: info.cell })),

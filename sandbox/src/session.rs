@@ -17,6 +17,7 @@ use crate::feed::{Feed, Follower};
 use crate::files;
 use crate::limits::Limits;
 use crate::sandbox::{Hub, Wanted};
+use crate::usage::Taking;
 use anchorhold_jail::control::{Boottime, CellInfo, ToWarden, Tombstone};
 use anchorhold_jail::counters::Counters;
 use anchorhold_jail::hatch::{Execute, ToCell};
@@ -313,13 +314,13 @@ impl Inner {
     }
 
     /// The warden gave the cell that was asked for.
-    pub(crate) fn taken(self: &Arc<Self>, wanted: &Wanted, given: Given) {
+    pub(crate) fn taken(self: &Arc<Self>, wanted: &Wanted, taking: Taking, given: Given) {
         let id = given.info.cell;
         let mut core = locked(&self.core);
         let open = matches!(core.state.phase(), SessionState::Open | SessionState::Closing);
         match given.into_cell().filter(|_| open) {
             Some((cell, base_us, walls)) => {
-                core.hold(&cell, base_us, 0);
+                core.hold(&cell, base_us, 0).taking = Some(taking);
                 core.walls = walls.or(core.walls.take());
                 self.hub.runtime.spawn(cell::read(Arc::clone(self), Arc::clone(&cell)));
                 let effects = match wanted {

@@ -1,6 +1,7 @@
 //! What was consumed, in integers.
 
 use anchorhold_jail::counters::{Counters, Reading};
+use std::time::Instant;
 
 /// What an execution consumed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,6 +16,15 @@ pub struct Usage {
     pub memory_mib_ms: u64,
     /// Wall time between its acceptance and its start, in microseconds: not billed.
     pub queued_us: u64,
+}
+
+/// How long a cell took to get, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taking {
+    /// From the question to the answer.
+    pub take_us: u64,
+    /// The part of it in which the cell was given its session's limits and files and locked itself.
+    pub commit_us: u64,
 }
 
 /// Counts a cell's CPU so that every microsecond is accounted once: each account takes what was used since the one
@@ -69,6 +79,11 @@ impl Meter {
         self.oom_kills = reading.oom_kills;
         (self.account(reading.cpu_us.saturating_sub(self.base_us)), killed)
     }
+}
+
+/// Microseconds between two moments.
+pub(crate) fn us_between(start: Instant, end: Instant) -> u64 {
+    u64::try_from(end.saturating_duration_since(start).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Mean of two amounts of memory over a time, in MiB times milliseconds, rounded to the nearest.

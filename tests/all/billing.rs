@@ -100,6 +100,18 @@ fn the_same_key_with_other_work_conflicts(shared: &Shared) -> Result<()> {
     client.post_once(&path, "key-2", &json!({"language": "python", "code": "1"}))?.expect(200);
     let other = client.post_once(&path, "key-2", &json!({"language": "python", "code": "2"}))?;
     assert_eq!(other.problem(409), "idempotency_conflict");
+    // What is made and no execution is made once, too: a second one of the name would be a conflict.
+    for (path, body) in [
+        (format!("/v1/sessions/{session}/contexts"), json!({"name": "once", "language": "python"})),
+        ("/v1/tenants".to_owned(), json!({"name": "made-once"})),
+    ] {
+        let first = client.post_once(&path, "key-m", &body)?.expect(201);
+        assert_eq!(client.post_once(&path, "key-m", &body)?.expect(201), first);
+        let mut other = body.clone();
+        other["name"] = json!("another");
+        assert_eq!(client.post_once(&path, "key-m", &other)?.problem(409), "idempotency_conflict");
+        assert_eq!(client.post(&path, &body)?.problem(409), "conflict");
+    }
     // A refusal is not remembered.
     client.post_once(&path, "key-3", &json!({"language": "cobol", "code": "1"}))?.problem(422);
     client.post_once(&path, "key-3", &json!({"language": "python", "code": "1"}))?.expect(200);

@@ -83,10 +83,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     object: Object,
 ) -> Result<Response, Problem> {
-    if key(&headers, &object)?.is_some() {
-        // The name already makes it happen once.
-        return Err(Problem::field("Idempotency-Key", "is not needed here: a name is taken once"));
-    }
+    let key = key(&headers, &object)?;
     let request = object.read(|fields| {
         let (language, engine) = language(fields);
         let name = context_name(fields, "name");
@@ -94,7 +91,7 @@ pub(super) async fn create(
         let defaults = Defaults { env: env(fields), cwd: fields.parsed("cwd", 8192) };
         Some(ContextRequest { name: name?, language: language?, engine, runtime, defaults })
     })?;
-    let context = door.service.create_context(&tenant, session, request).await?;
+    let context = door.service.create_context(&tenant, session, request, key).await?;
     let body = ContextBody::from(context);
     Ok(about(body.id.clone(), json(StatusCode::CREATED, &body)))
 }

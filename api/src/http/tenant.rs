@@ -2,7 +2,7 @@
 
 use super::body::{Fields, Object, Query};
 use super::error::{Code, Problem};
-use super::{Caller, Door, ListBody, about, json, ok, segment, time};
+use super::{Caller, Door, ListBody, about, json, key, ok, segment, time};
 use crate::config::RATE_MAX;
 use crate::ledger::{KeyId, KeyRow, Quotas, TenantId, TenantRow};
 use crate::price::Picos;
@@ -10,7 +10,7 @@ use crate::service::{NewTenant, Refusal, TenantChange};
 use crate::tenant::{Admin, NewKey};
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
 
@@ -24,10 +24,6 @@ impl FromRequestParts<Door> for Administrator {
 
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Problem> {
         let Caller(tenant) = Caller::from_request_parts(parts, door).await?;
-        if parts.headers.contains_key("Idempotency-Key") {
-            let why = "is not taken here: names are unique, so that nothing is made twice";
-            return Err(Problem::field("Idempotency-Key", why));
-        }
         let forbidden = || Problem::new(Code::Forbidden, "this takes the key that administers");
         tenant.admin().map(Self).ok_or_else(forbidden)
     }
@@ -179,14 +175,16 @@ fn budget(fields: &mut Fields<'_>) -> Option<Picos> {
 pub(super) async fn create(
     State(door): State<Door>,
     Administrator(admin): Administrator,
+    headers: HeaderMap,
     object: Object,
 ) -> Result<Response, Problem> {
+    let key = key(&headers, &object)?;
     let new = object.read(|fields| {
         let quotas = fields.object("quotas", quotas).unwrap_or_default();
         let name = needed_name(fields).unwrap_or_default();
         Some(NewTenant { name, quotas })
     })?;
-    let row = door.service.create_tenant(&admin, new).await?;
+    let row = door.service.create_tenant(&admin, new, key).await?;
     Ok(about(format!("ten_{}", row.id), json(StatusCode::CREATED, &TenantBody::from(row))))
 }
 
@@ -233,8 +231,14 @@ pub(super) async fn create_key(
     State(door): State<Door>,
     Administrator(admin): Administrator,
     TenantAt(id): TenantAt,
+    headers: HeaderMap,
     object: Object,
 ) -> Result<Response, Problem> {
+    if key(&headers, &object)?.is_some() {
+        let why = "is not taken here: the answer holds a secret, which is kept nowhere. A name is given once, so that \
+                   no key is made twice";
+        return Err(Problem::field("Idempotency-Key", why));
+    }
     let name = object.read(|fields| Some(needed_name(fields).unwrap_or_default()))?;
     let NewKey { row, secret } = door.service.create_key(&admin, id, name).await?;
     let id = format!("key_{}", row.id);

@@ -1,7 +1,7 @@
 //! Questions to the ledger.
 
 use super::{
-    ExecutionRow, Ledger, LedgerError, Once, Place, Record, Remembered, SessionRow, Totals, counted,
+    ExecutionRow, Ledger, LedgerError, Once, Place, Record, Remembered, SessionRow, Subject, Totals, counted,
 };
 use crate::service::Defaults;
 use crate::words::{ExecutionStatus, SessionStatus};
@@ -260,7 +260,11 @@ impl Ledger {
         let Some(row) = row else { return Ok(None) };
         let hash: Vec<u8> = row.try_get("hash")?;
         let hash = hash.try_into().map_err(|_| LedgerError::Stored("hash"))?;
-        Ok(Some(Remembered { hash, subject: row.try_get("subject")?, answer: row.try_get("answer")? }))
+        let subject = match row.try_get::<Option<String>, _>("answer")? {
+            Some(made) => Subject::Made(serde_json::from_str(&made)?),
+            None => Subject::Execution(parsed(&row, "subject")?),
+        };
+        Ok(Some(Remembered { hash, subject }))
     }
 
     /// A session's records, newest first.

@@ -1,8 +1,8 @@
 //! Tenants and their keys, as they are kept.
 
 use super::read::{json, page, parsed};
-use super::write::{Binder, Sql, sql};
-use super::{Ledger, LedgerError, Page};
+use super::write::{Binder, Sql, insert_remembered, sql};
+use super::{Ledger, LedgerError, Made, Once, Page};
 use crate::price::Picos;
 use crate::words::UnknownWord;
 use anchorhold_sandbox::{GroupId, Id};
@@ -13,7 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Names a tenant. The sandbox knows the same bits as the group that the tenant's cells share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TenantId(pub Id);
 
 /// Names a key. It is no secret.
@@ -72,7 +72,7 @@ pub struct Quotas {
 }
 
 /// A tenant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantRow {
     /// Its id.
     pub id: TenantId,
@@ -105,9 +105,14 @@ pub struct KeyRow {
     pub revoked_us: Option<i64>,
 }
 
-static INSERT_TENANT: Sql = sql!(
-    "INSERT INTO tenants (id, name, disabled, quotas, spent_picos, created_us) VALUES (?, ?, ?, ?, 0, ?)"
-);
+macro_rules! insert_tenant {
+    () => {
+        "INSERT INTO tenants (id, name, disabled, quotas, spent_picos, created_us) VALUES (?, ?, ?, ?, 0, ?)"
+    };
+}
+
+static INSERT_TENANT: Sql = sql!(insert_tenant!());
+static INSERT_TENANT_ONCE: Sql = sql!(insert_tenant!(), insert_remembered!());
 static CHANGE_TENANT: Sql = sql!("UPDATE tenants SET name = ?, disabled = ?, quotas = ? WHERE id = ?");
 static INSERT_KEY: Sql =
     sql!("INSERT INTO keys (id, digest, tenant, name, admin, created_us) VALUES (?, ?, ?, ?, 0, ?)");
@@ -142,14 +147,21 @@ impl Ledger {
     }
 
     /// A new tenant; its name must not be taken.
-    pub async fn insert_tenant(&self, row: &TenantRow) -> Result<(), LedgerError> {
+    pub async fn insert_tenant(&self, row: &TenantRow, once: Option<&Once>) -> Result<(), LedgerError> {
         let values = Binder::default()
             .bind(row.id.to_string())
             .bind(row.name.clone())
             .bind(row.disabled)
             .bind(serde_json::to_string(&row.quotas)?)
             .bind(row.created_us);
-        self.writer.write(&INSERT_TENANT, values).await
+        match once {
+            None => self.writer.write(&INSERT_TENANT, values).await,
+            Some(once) => {
+                let values =
+                    values.made(once, row.id.to_string(), &Made::Tenant(row.clone()), row.created_us)?;
+                self.writer.write(&INSERT_TENANT_ONCE, values).await
+            }
+        }
     }
 
     /// What a tenant is called and may have, from now on.
@@ -314,10 +326,10 @@ mod tests {
             spent_picos: 0,
             created_us: 5,
         };
-        ledger.insert_tenant(&row).await.unwrap();
+        ledger.insert_tenant(&row, None).await.unwrap();
         assert_eq!(ledger.tenant(row.id).await.unwrap().as_ref(), Some(&row));
         let twin = TenantRow { id: TenantId(Id::random()), ..row.clone() };
-        assert!(matches!(ledger.insert_tenant(&twin).await, Err(LedgerError::Database(_))));
+        assert!(matches!(ledger.insert_tenant(&twin, None).await, Err(LedgerError::Database(_))));
         (row.disabled, row.quotas) = (true, Quotas::default());
         ledger.change_tenant(&row).await.unwrap();
         let page = ledger.tenants(None, 1).await.unwrap();

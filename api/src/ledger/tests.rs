@@ -74,6 +74,7 @@ fn closing(new: &NewExecution, cell: Option<(CellId, u64)>, cpu_us: u64) -> Clos
         },
         output: Output { stdout: "2\n".into(), ..Output::default() },
         price_version: "t".into(),
+        taking: None,
     }
 }
 
@@ -105,10 +106,10 @@ async fn what_was_written_is_read_back_after_a_reopening() {
     assert_eq!(read.output.unwrap().stdout, "2\n");
     assert!(ledger.execution(other.id, new.id).await.unwrap().is_none());
     let remembered = ledger.remembered(&once("k")).await.unwrap().unwrap();
-    assert_eq!((remembered.subject, remembered.answer), (new.id.to_string(), None));
+    assert!(matches!(remembered.subject, Subject::Execution(id) if id == new.id));
     let remembered =
         ledger.remembered(&Once { route: "sessions".into(), ..once("k") }).await.unwrap().unwrap();
-    assert_eq!(serde_json::from_str::<SessionRow>(&remembered.answer.unwrap()).unwrap().id, other.id);
+    assert!(matches!(remembered.subject, Subject::Made(Made::Session(row)) if row.id == other.id));
     assert!(ledger.remembered(&once("unknown")).await.unwrap().is_none());
 
     let tag = |value: &str| [("team".to_owned(), value.to_owned())];
@@ -449,4 +450,43 @@ async fn figures() {
         println!("{sync:?}: {} whole runs/s with 16 clients", done.load(Ordering::Relaxed) / 3);
         ledger.close().await;
     }
+}
+
+/// security.md 92: whatever is missing of the last write, the ledger opens with everything before it, and what is closed
+/// again is recorded once.
+#[tokio::test]
+async fn a_torn_end_costs_at_most_the_last_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    let row = session_row();
+    let (first, last) = (new_execution(row.id), new_execution(row.id));
+    let cell = CellId::random();
+    ledger.open_run(&row, &first, None).await.unwrap();
+    ledger.close_execution(&closing(&first, Some((cell, 70)), 70)).await.unwrap();
+    ledger.open_execution(&last, None).await.unwrap();
+    let log = dir.path().join("ledger.sqlite-wal");
+    let before = std::fs::metadata(&log).unwrap().len();
+    ledger.close_execution(&closing(&last, Some((cell, 100)), 30)).await.unwrap();
+    let database = std::fs::read(dir.path().join("ledger.sqlite")).unwrap();
+    let written = std::fs::read(&log).unwrap();
+    let (begin, end) = (usize::try_from(before).unwrap(), written.len());
+    assert!(begin < end, "the last write is in the log");
+    let mut kept = 0;
+    for cut in (begin..end).step_by(97).chain([begin + 1, end - 1, end]) {
+        let torn = tempfile::tempdir().unwrap();
+        std::fs::write(torn.path().join("ledger.sqlite"), &database).unwrap();
+        std::fs::write(torn.path().join("ledger.sqlite-wal"), &written[..cut]).unwrap();
+        let ledger = Ledger::open(torn.path(), LedgerSync::Process).await.unwrap();
+        assert!(ledger.execution(row.id, first.id).await.unwrap().unwrap().ended_us.is_some());
+        let ended = ledger.execution(row.id, last.id).await.unwrap().unwrap().ended_us.is_some();
+        let records = ledger.records(row.id, None, 9).await.unwrap().items;
+        assert_eq!(records.len(), 1 + usize::from(ended), "cut at {cut} of {end}");
+        kept += usize::from(ended);
+        // What a recovery does.
+        ledger.close_execution(&closing(&last, Some((cell, 100)), 30)).await.unwrap();
+        let records = ledger.records(row.id, None, 9).await.unwrap().items;
+        assert_eq!(records.iter().map(|record| record.used.cpu_us).sum::<u64>(), 100, "cut at {cut}");
+        ledger.close().await;
+    }
+    assert!(kept >= 1, "not even the whole log has the last write");
 }

@@ -1,6 +1,6 @@
 //! The one writer. Whatever waits while a transaction is under way goes into the next one together.
 
-use super::{Closing, Ledger, LedgerError, NewExecution, Once, Place, SessionRow, stored};
+use super::{Closing, Ledger, LedgerError, Made, NewExecution, Once, Place, SessionRow, stored};
 use crate::price::{Plan, Used};
 use crate::service::Defaults;
 use crate::words::{CloseReason, ExecutionStatus};
@@ -63,6 +63,14 @@ macro_rules! insert_remembered {
     };
 }
 
+pub(super) use insert_remembered;
+
+macro_rules! insert_context {
+    () => {
+        "INSERT INTO contexts (session_id, place, defaults, created_us) VALUES (?, ?, ?, ?)"
+    };
+}
+
 static OPEN_SESSION: Sql = sql!(insert_session!());
 static OPEN_SESSION_ONCE: Sql = sql!(insert_session!(), insert_remembered!());
 static OPEN_EXECUTION: Sql = sql!(insert_execution!());
@@ -119,8 +127,8 @@ static END_SESSION: Sql = sql!(
      walls = coalesce(?, walls) WHERE id = ? AND ended_us IS NULL",
     "DELETE FROM contexts WHERE session_id = ?"
 );
-static SAVE_CONTEXT: Sql =
-    sql!("INSERT INTO contexts (session_id, place, defaults, created_us) VALUES (?, ?, ?, ?)");
+static SAVE_CONTEXT: Sql = sql!(insert_context!());
+static SAVE_CONTEXT_ONCE: Sql = sql!(insert_context!(), insert_remembered!());
 static DELETE_CONTEXT: Sql = sql!("DELETE FROM contexts WHERE session_id = ? AND place = ?");
 
 macro_rules! of_old_sessions {
@@ -311,6 +319,16 @@ impl Binder {
             .bind(serde_json::to_string(&execution.place)?))
     }
 
+    pub(super) fn made(
+        self,
+        once: &Once,
+        subject: String,
+        made: &Made,
+        now_us: i64,
+    ) -> Result<Self, LedgerError> {
+        Ok(self.once(once, subject, Some(serde_json::to_string(made)?), now_us))
+    }
+
     fn once(self, once: &Once, subject: String, answer: Option<String>, now_us: i64) -> Self {
         self.bind(once.tenant.clone())
             .bind(once.route.clone())
@@ -329,8 +347,8 @@ impl Ledger {
         match once {
             None => self.writer.write(&OPEN_SESSION, values).await,
             Some(once) => {
-                let answer = serde_json::to_string(row)?;
-                let values = values.once(once, row.id.to_string(), Some(answer), row.created_us);
+                let made = Made::Session(Box::new(row.clone()));
+                let values = values.made(once, row.id.to_string(), &made, row.created_us)?;
                 self.writer.write(&OPEN_SESSION_ONCE, values).await
             }
         }
@@ -510,6 +528,7 @@ impl Ledger {
         session: SessionId,
         place: &Place,
         defaults: &Defaults,
+        once: Option<&Once>,
         now_us: i64,
     ) -> Result<(), LedgerError> {
         let values = Binder::default()
@@ -517,7 +536,14 @@ impl Ledger {
             .bind(serde_json::to_string(place)?)
             .bind(serde_json::to_string(defaults)?)
             .bind(now_us);
-        self.writer.write(&SAVE_CONTEXT, values).await
+        match once {
+            None => self.writer.write(&SAVE_CONTEXT, values).await,
+            Some(once) => {
+                let made = Made::Context(session, place.clone(), defaults.clone());
+                let values = values.made(once, session.to_string(), &made, now_us)?;
+                self.writer.write(&SAVE_CONTEXT_ONCE, values).await
+            }
+        }
     }
 
     /// A context is not wanted any more.

@@ -29,7 +29,8 @@ impl Service {
             files,
             pieces: finished.pieces,
         };
-        Closing { status: status(finished.outcome), cell, report, output, ..self.lost(new, tenant) }
+        let (status, taking) = (status(finished.outcome), finished.taking);
+        Closing { status, cell, report, output, taking, ..self.lost(new, tenant) }
     }
 
     /// Of one that nobody can tell anything of: nothing is billed.
@@ -46,6 +47,7 @@ impl Service {
             report: Report { state_lost: true, ..Report::default() },
             output: Output::default(),
             price_version: self.0.prices.version.clone(),
+            taking: None,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Contexts as a client names, prepares, restarts and ends them.
 
 use super::execution::context_key;
+use super::once::{Answer, Await, Key};
 use super::{Refusal, Service, context_id, now_us};
-use crate::ledger::Place;
+use crate::ledger::{Made, Once, Place};
 use crate::tenant::Tenant;
 use crate::words::{Engine, Language, Runtime};
 use anchorhold_sandbox::{ExecutionId, Id, SessionId, WorkspacePath};
@@ -105,18 +106,42 @@ impl Service {
         tenant: &Tenant,
         session: SessionId,
         request: ContextRequest,
+        key: Option<Key>,
     ) -> Result<ContextView, Refusal> {
+        let (service, tenant) = (self.clone(), tenant.clone());
+        let once = key.map(|key| key.of(tenant.id(), format!("contexts/{session}")));
+        let answer = self.at_most_once(once.clone(), Await::End, async move {
+            let (place, defaults) = service.make_context(&tenant, session, request, once).await?;
+            Ok(Answer::Made(Made::Context(session, place, defaults)))
+        });
+        let Answer::Made(Made::Context(session, place, defaults)) = answer.await? else {
+            return Err(Refusal::Internal);
+        };
+        let id = context_id(session, &place).ok_or(Refusal::Internal)?;
+        Ok(ContextView { id, place, defaults, doing: Doing::Nothing, waiting: 0 })
+    }
+
+    async fn make_context(
+        &self,
+        tenant: &Tenant,
+        session: SessionId,
+        request: ContextRequest,
+        once: Option<Once>,
+    ) -> Result<(Place, Defaults), Refusal> {
         self.accepting()?;
         let live = self.find(tenant, session).await?;
         let runtime = request.runtime.unwrap_or(live.terms.runtime);
         let place = self.place_named(request.name, request.language, request.engine, runtime)?;
         let id = context_id(session, &place).ok_or(Refusal::Internal)?;
         live.add_context(id, &place, &request.defaults)?;
-        if let Err(error) = self.0.ledger.save_context(session, &place, &request.defaults, now_us()).await {
+        let defaults = request.defaults;
+        if let Err(error) =
+            self.0.ledger.save_context(session, &place, &defaults, once.as_ref(), now_us()).await
+        {
             live.remove_context(id);
             return Err(error.into());
         }
-        Ok(ContextView { id, place, defaults: request.defaults, doing: Doing::Nothing, waiting: 0 })
+        Ok((place, defaults))
     }
 
     /// Ends the interpreter of a context: what runs in it is cancelled, what waits runs in a new one.

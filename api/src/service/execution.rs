@@ -375,8 +375,10 @@ impl Service {
     fn count(&self, closing: &Closing, settle: Duration) {
         let [queue, run] = [closing.report.queued_us, closing.report.wall_us].map(Duration::from_micros);
         let place = &closing.place;
-        let times = Times { queue, run, settle };
+        let take = closing.taking.map(|taking| Duration::from_micros(taking.take_us));
+        let times = Times { queue, take, run, settle };
         self.0.metrics.execution(place.language, place.runtime, closing.status, times);
+        self.0.traces.execution(closing, settle);
     }
 
     async fn release(&self, opened: Opened, error: Error) -> Result<Arc<ExecutionRow>, Refusal> {
@@ -460,7 +462,7 @@ impl Live {
 fn execution(answer: Answer) -> Result<Arc<ExecutionRow>, Refusal> {
     match answer {
         Answer::Execution(row) => Ok(row),
-        Answer::Session(_) => Err(Refusal::Internal),
+        Answer::Made(_) => Err(Refusal::Internal),
     }
 }
 

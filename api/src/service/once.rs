@@ -4,7 +4,7 @@
 //! What was refused is not remembered.
 
 use super::{Refusal, Service, live::lock};
-use crate::ledger::{ExecutionRow, Once, Remembered, SessionRow};
+use crate::ledger::{ExecutionRow, Made, Once, Remembered, Subject};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ pub enum Await {
 /// What a request with a key is answered.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
-    Session(Box<SessionRow>),
+    Made(Made),
     Execution(Arc<ExecutionRow>),
 }
 
@@ -110,17 +110,16 @@ impl Service {
 
     /// The answer to an earlier request with this key.
     async fn earlier(&self, once: &Once, awaited: Await) -> Result<Option<Answer>, Refusal> {
-        let Some(Remembered { hash, subject, answer }) = self.0.ledger.remembered(once).await? else {
+        let Some(Remembered { hash, subject }) = self.0.ledger.remembered(once).await? else {
             return Ok(None);
         };
         if hash != once.hash {
             return Err(Refusal::KeyConflict);
         }
-        if let Some(answer) = answer {
-            let row = serde_json::from_str(&answer).map_err(|_| Refusal::Internal)?;
-            return Ok(Some(Answer::Session(row)));
-        }
-        let id = subject.parse().map_err(|_| Refusal::Internal)?;
+        let id = match subject {
+            Subject::Made(made) => return Ok(Some(Answer::Made(made))),
+            Subject::Execution(id) => id,
+        };
         let row = self.0.ledger.execution_anywhere(id).await?.ok_or(Refusal::Internal)?;
         if row.ended_us.is_some() || awaited == Await::Record {
             return Ok(Some(Answer::Execution(Arc::new(row))));

@@ -2,8 +2,9 @@
 //!
 //! A change is in the ledger first, then in what requests are checked against: it holds from the next request on.
 
+use super::once::{Answer, Await, Key};
 use super::{Refusal, Service, now_us};
-use crate::ledger::{KeyId, KeyRow, Page, Quotas, TenantId, TenantRow};
+use crate::ledger::{KeyId, KeyRow, Made, Once, Page, Quotas, TenantId, TenantRow};
 use crate::tenant::{Account, Admin, NewKey, Tenant, digest, new_key};
 use crate::words::CloseReason;
 use anchorhold_sandbox::Id;
@@ -39,8 +40,25 @@ impl Service {
         Ok(self.0.tenants.enter(tenant)?)
     }
 
-    /// A new tenant, without a key.
-    pub async fn create_tenant(&self, _: &Admin, new: NewTenant) -> Result<TenantRow, Refusal> {
+    /// A new tenant, without an API key.
+    pub async fn create_tenant(
+        &self,
+        admin: &Admin,
+        new: NewTenant,
+        key: Option<Key>,
+    ) -> Result<TenantRow, Refusal> {
+        let service = self.clone();
+        let once = key.map(|key| key.of(&admin.tenant().to_string(), "tenants"));
+        let answer = self.at_most_once(once.clone(), Await::End, async move {
+            Ok(Answer::Made(Made::Tenant(service.make_tenant(new, once).await?)))
+        });
+        match answer.await? {
+            Answer::Made(Made::Tenant(row)) => Ok(row),
+            _ => Err(Refusal::Internal),
+        }
+    }
+
+    async fn make_tenant(&self, new: NewTenant, once: Option<Once>) -> Result<TenantRow, Refusal> {
         let _one_change_at_a_time = self.0.administration.lock().await;
         self.name_is_free(&new.name)?;
         let row = TenantRow {
@@ -51,7 +69,7 @@ impl Service {
             spent_picos: 0,
             created_us: now_us(),
         };
-        self.0.ledger.insert_tenant(&row).await?;
+        self.0.ledger.insert_tenant(&row, once.as_ref()).await?;
         self.0.tenants.insert(&row);
         Ok(row)
     }

@@ -55,7 +55,8 @@ impl House {
             Tenants::load(&ledger, config.tenants, &KEY.to_owned().into(), None, now_us()).await.unwrap();
         let (policy, prices) = (config.session, config.prices);
         let boot_id = self.boot_id.clone();
-        let parts = Parts { ledger, tenants, sandbox, events, policy, prices, boot_id };
+        let parts =
+            Parts { ledger, tenants, sandbox, events, policy, prices, traces: Traces::default(), boot_id };
         Service::start(parts).await.unwrap()
     }
 }

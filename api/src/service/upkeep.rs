@@ -9,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::price::Plan;
 use crate::tenant::Tenants;
+use crate::traces::Traces;
 use crate::words::CloseReason;
 use anchorhold_sandbox::{Boottime, Event, SessionState, Tombstone};
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub policy: SessionPolicy,
     /// What use costs.
     pub prices: Plan,
+    /// Where spans of executions go.
+    pub traces: Traces,
     /// Tells this start of the machine from others.
     pub boot_id: String,
 }
@@ -56,7 +59,7 @@ impl Service {
     /// Starts the service: first it takes up what an earlier process left, then it takes new work.
     pub async fn start(parts: Parts) -> Result<Self, crate::ledger::LedgerError> {
         let (commands, orders) = mpsc::unbounded_channel();
-        let Parts { ledger, tenants, sandbox, events, policy, prices, boot_id } = parts;
+        let Parts { ledger, tenants, sandbox, events, policy, prices, traces, boot_id } = parts;
         let service = Self(Arc::new(Inner {
             ledger,
             sandbox,
@@ -68,6 +71,7 @@ impl Service {
             live: LiveTable::default(),
             once: once::Table::default(),
             metrics: Metrics::default(),
+            traces,
             draining: AtomicBool::new(false),
             waiting_kib: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),

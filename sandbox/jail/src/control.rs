@@ -103,6 +103,11 @@ impl Boottime {
         Self(now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000)
     }
 
+    /// What passed since an earlier moment.
+    pub fn since_us(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// This much later.
     #[must_use]
     pub fn plus_us(self, us: u64) -> Self {
@@ -209,6 +214,8 @@ pub enum FromWarden {
         info: CellInfo,
         /// What stands around it.
         walls: Walls,
+        /// How long it was given its session's limits and files and locked itself, in microseconds.
+        commit_us: u64,
     },
     /// No cell for the session.
     Refused {

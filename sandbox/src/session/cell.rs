@@ -3,7 +3,7 @@
 use super::Inner;
 use crate::channel::Channel;
 use crate::execution::{Breach, Collector, Stop};
-use crate::usage::Meter;
+use crate::usage::{Meter, Taking};
 use anchorhold_jail::control::{Boottime, Tombstone};
 use anchorhold_jail::counters::{Counters, Reading};
 use anchorhold_jail::hatch::{Ended, ToCell};
@@ -47,6 +47,8 @@ impl Cell {
 pub(super) struct Held {
     pub(super) cell: Arc<Cell>,
     pub(super) meter: Meter,
+    /// How long it took to get; of no execution yet.
+    pub(super) taking: Option<Taking>,
     /// What it runs; in an adopted cell also what it ran and was not told to forget.
     pub(super) runs: Vec<Run>,
     /// Killed when it is still there then.
@@ -69,6 +71,7 @@ impl Held {
         Self {
             cell,
             meter,
+            taking: None,
             runs: Vec::new(),
             kill_at: None,
             lost_at: None,
@@ -136,11 +139,6 @@ pub(super) async fn read(session: Arc<Inner>, cell: Arc<Cell>) {
         PacketError::Closed | PacketError::Io(_) => session.hung_up(cell.id),
         PacketError::Malformed(why) => session.breach(cell.id, Breach(why)),
     }
-}
-
-/// Microseconds between two moments.
-pub(super) fn us_between(start: Instant, end: Instant) -> u64 {
-    u64::try_from(end.saturating_duration_since(start).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The moment, so many microseconds from now, at which the warden shall act.

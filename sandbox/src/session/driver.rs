@@ -1,7 +1,7 @@
 //! What a session knows, and how it does what its state machine decided.
 
 use super::Inner;
-use super::cell::{Cell, Held, Run, boottime_in, us_between};
+use super::cell::{Cell, Held, Run, boottime_in};
 use super::state::{Denied, Effect, Settled, State};
 use crate::channel::Received;
 use crate::error::Error;
@@ -12,7 +12,7 @@ use crate::feed::{Feed, Follower};
 use crate::files::Desk;
 use crate::sandbox::{Hub, Wanted};
 use crate::session::SessionState;
-use crate::usage::{Meter, Usage, mib_ms};
+use crate::usage::{Meter, Usage, mib_ms, us_between};
 use anchorhold_jail::control::{Boottime, Cause, Class, Take, ToWarden, Tombstone};
 use anchorhold_jail::counters::Reading;
 use anchorhold_jail::hatch::{Ended, FromCell, How, INPUT_BYTES_MAX, ToCell};
@@ -498,6 +498,7 @@ impl Core {
             limits_hit,
             state_lost: verdict.state_lost,
             usage: Usage { queued_us, ..usage },
+            taking: held.taking.take(),
             cell: job.cell,
             context: job.context.clone(),
             cpu_total_us: held.meter.accounted_us(),
@@ -639,6 +640,7 @@ fn withdrawn(job: &Job) -> Finished {
         limits_hit: Vec::new(),
         state_lost: false,
         usage: Usage { queued_us: us_between(job.accepted, Instant::now()), ..Usage::default() },
+        taking: None,
         cell: None,
         context: job.context.clone(),
         cpu_total_us: 0,

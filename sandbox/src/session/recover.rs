@@ -235,6 +235,7 @@ fn from_tombstone(id: ExecutionId, tombstone: &Tombstone, context: &ContextKey) 
         usage: Usage { memory_peak_bytes: tombstone.memory_peak_bytes, ..Usage::default() },
         cell: Some(tombstone.cell),
         context: context.clone(),
+        taking: None,
         cpu_total_us: 0,
     })
 }

@@ -155,6 +155,7 @@ impl World {
             limits_hit: Vec::new(),
             state_lost: false,
             usage: Usage { wall_us: 10, cpu_us, ..Usage::default() },
+            taking: None,
             cell: Some(*cell),
             context: execution.context.clone(),
             cpu_total_us: counter.cpu_us,

@@ -12,7 +12,7 @@ impl Life {
     /// A tenant with these quotas, somebody with a key of it, and the key.
     fn tenant_with(&self, name: &str, quotas: Quotas) -> (TenantRow, Tenant, String) {
         let new = NewTenant { name: name.into(), quotas };
-        let row = self.block_on(self.service.create_tenant(&self.admin(), new)).unwrap();
+        let row = self.block_on(self.service.create_tenant(&self.admin(), new, None)).unwrap();
         let key = self.block_on(self.service.create_key(&self.admin(), row.id, "k".into())).unwrap();
         let secret = key.secret.reveal().to_owned();
         (row, self.service.authenticate(&secret).unwrap(), secret)
@@ -157,7 +157,10 @@ fn who_administers_cannot_lock_itself_out() {
     let (other, tenant, _) = life.tenant_with("t", Quotas::default());
     assert!(tenant.admin().is_none());
     let again = NewTenant { name: "t".into(), quotas: Quotas::default() };
-    assert!(matches!(life.block_on(life.service.create_tenant(&admin, again)), Err(Refusal::Conflict(_))));
+    assert!(matches!(
+        life.block_on(life.service.create_tenant(&admin, again, None)),
+        Err(Refusal::Conflict(_))
+    ));
     let again = life.block_on(life.service.create_key(&admin, other.id, "k".into()));
     assert!(matches!(again, Err(Refusal::Conflict(_))));
     assert_eq!(

@@ -28,6 +28,8 @@ pub enum State {
     Committing {
         /// Of the request.
         tag: u64,
+        /// Since when.
+        since: Boottime,
         /// When it is given up.
         until: Boottime,
     },

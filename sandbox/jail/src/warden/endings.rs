@@ -39,7 +39,7 @@ impl Warden {
             log(&format!("a prepared {} cell ended by itself", cell.kind.class));
             self.pause_refill();
         }
-        if let State::Committing { tag, until } = cell.state {
+        if let State::Committing { tag, until, .. } = cell.state {
             self.timers.remove(&(until, Timer::Commit(id)));
             if cell.cause.is_none() {
                 let why = Refusal::Walls("the cell ended while it was locked".into());

@@ -150,6 +150,7 @@ impl Warden {
     }
 
     pub(super) fn try_commit(&mut self, id: CellId, take: &Take) -> Result<(), Refusal> {
+        let since = Boottime::now();
         let refuse = |step: &str, error: &dyn std::fmt::Display| Refusal::Walls(format!("{step}: {error}"));
         let session = self.sessions.get_mut(&take.session).filter(|s| s.ending.is_none());
         let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
@@ -170,8 +171,8 @@ impl Warden {
             uid: GUEST_UID,
             require_landlock: self.config.warden.require_landlock,
         };
-        let until = Boottime::now().plus_us(COMMIT_WAIT_US);
-        cell.state = State::Committing { tag: take.tag, until };
+        let until = since.plus_us(COMMIT_WAIT_US);
+        cell.state = State::Committing { tag: take.tag, since, until };
         self.timers.insert((until, Timer::Commit(id)));
         packet::send(&cell.hatch, &ToCell::Commit(commit), &[session.workspace.as_fd()])
             .map_err(|e| refuse("hatch", &e))
@@ -194,9 +195,10 @@ impl Warden {
                 self.pools.entry(kind).or_default().push_back(id);
                 self.serve_waiting();
             }
-            (Ok(Some((FromCell::Ready(walls), _))), State::Committing { tag, .. }) => {
+            (Ok(Some((FromCell::Ready(walls), _))), State::Committing { tag, since, until }) => {
                 self.unwatch(id);
-                self.hand_over(id, tag, walls);
+                self.timers.remove(&(until, Timer::Commit(id)));
+                self.hand_over(id, tag, walls, Boottime::now().since_us(since));
             }
             (Ok(Some((FromCell::Refused { step }, _))), State::Committing { tag, .. }) => {
                 self.unwatch(id);
@@ -221,11 +223,8 @@ impl Warden {
         }
     }
 
-    pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls) {
+    pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls, commit_us: u64) {
         let Some(cell) = self.cells.get_mut(&id) else { return };
-        if let State::Committing { until, .. } = cell.state {
-            self.timers.remove(&(until, Timer::Commit(id)));
-        }
         cell.state = State::Live;
         for (name, what) in [
             ("network_namespace", "empty"),
@@ -237,7 +236,9 @@ impl Warden {
             walls.push(name, Wall::Standing(what.to_owned()));
         }
         match (cell.info(), cell.descriptors()) {
-            (Some(info), Ok(descriptors)) => self.say(&FromWarden::Taken { tag, info, walls }, descriptors),
+            (Some(info), Ok(descriptors)) => {
+                self.say(&FromWarden::Taken { tag, info, walls, commit_us }, descriptors)
+            }
             (_, outcome) => {
                 let error = outcome.err().map_or_else(|| "not taken".to_owned(), |e| e.to_string());
                 self.kill(id, Cause::Killed);

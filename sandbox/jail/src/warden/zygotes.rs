@@ -7,7 +7,7 @@ use crate::id::CellId;
 use crate::packet::{self, PacketError};
 use crate::zygote::{CONTROL_FD, IMAGE_FD, Order, UID_VARIABLE};
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const CELLS_MAX: u32 = 4_096;
 /// … or after so long.
 const AGE_MAX: Duration = Duration::from_secs(600);
+/// When the host's memory ends, cells go before anything else that is ours.
+const OOM_SCORE_ADJ: &str = "500";
 
 /// What cells are made of: a class and, for wasm, an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +77,10 @@ impl Zygote {
         inherited.extend(image.map(|file| (file.as_fd(), IMAGE_FD)));
         inherit(&mut command, &inherited);
         let child = command.spawn()?;
+        // Its cells inherit it. See proc_pid_oom_score_adj(5).
+        if let Err(error) = fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE_ADJ) {
+            super::log(&format!("cells are not the kernel's first choice when memory ends: {error}"));
+        }
         Ok(Self { child, control, warm: false, started: Instant::now(), ordered: 0, unborn: HashMap::new() })
     }
 
