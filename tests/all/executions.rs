@@ -22,6 +22,7 @@ tests!(
     reset_context_forgets,
     odd_output_stays_valid_json,
     odd_results_leave_the_interpreter_alive,
+    results_that_never_end_are_stopped,
 );
 
 fn text(answer: &Value) -> &str {
@@ -257,6 +258,29 @@ fn odd_output_stays_valid_json(shared: &Shared) -> Result<()> {
 }
 
 /// security.md 57, as far as wasm cells go.
+/// security.md 57: showing a value is the program's own code, and its time.
+fn results_that_never_end_are_stopped(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    for (language, prepare, code) in [
+        ("python", "kept = 5", "class C:\n    def __repr__(self):\n        while True: pass\nC()"),
+        ("javascript", "var kept = 5", "({ toJSON() { for (;;) {} }, toString() { for (;;) {} } })"),
+        ("javascript", "var kept = 5", "new Proxy({}, { ownKeys() { for (;;) {} }, get() { for (;;) {} } })"),
+    ] {
+        client.execute(&session, language, prepare)?;
+        let request = json!({"language": language, "code": code, "timeout_seconds": 0.5});
+        let answer = client.execute_with(&session, &request)?;
+        // A shower that does not ask the value has nothing to wait for.
+        assert!(answer["status"] == "timed_out" || answer["status"] == "succeeded", "{code}: {answer}");
+        assert!(answer["usage"]["wall_us"].as_u64().is_some_and(|us| us < 1_500_000), "{code}: {answer}");
+        if answer["state_lost"] == false {
+            assert_eq!(text(&client.execute(&session, language, "kept")?), "5", "{code}");
+        }
+    }
+    client.close(&session)?;
+    Ok(())
+}
+
 fn odd_results_leave_the_interpreter_alive(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = client.session(&json!({}))?;

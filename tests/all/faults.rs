@@ -1,11 +1,20 @@
-//! Fail closed: each step of building a cell is made to fail, and no cell comes of it.
+//! Fail closed: each step of building a cell is made to fail, and no cell comes of it. And what the host lacks is
+//! said, not hidden, and not the end of the service.
 
 use crate::Shared;
 use anchorhold_tests::{Options, Server, host};
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-tests!(every_missing_wall_refuses_the_cell);
+tests!(
+    every_missing_wall_refuses_the_cell,
+    a_full_disk_refuses_and_what_ran_is_recorded_later,
+    cells_are_the_kernels_first_choice,
+);
 
 fn every_missing_wall_refuses_the_cell(_: &Shared) -> Result<()> {
     for step in anchorhold_jail::fault::STEPS {
@@ -25,5 +34,121 @@ fn every_missing_wall_refuses_the_cell(_: &Shared) -> Result<()> {
         }
         server.stop()?;
     }
+    Ok(())
+}
+
+/// A file system of its own size over a folder, for a test's time.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Over `folder`, whose files and owner it takes over.
+    fn over(folder: &Path, bytes: u64) -> Result<Self> {
+        let owner = std::fs::metadata(folder)?;
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            files.push((std::fs::read(&path)?, path));
+        }
+        let options = std::ffi::CString::new(format!("size={bytes},mode=700"))?;
+        mount("small", folder, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, &*options)?;
+        let disk = Self(folder.to_owned());
+        chown(folder, Some(owner.uid()), Some(owner.gid()))?;
+        for (content, path) in files {
+            std::fs::write(&path, content)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+            chown(&path, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        Ok(disk)
+    }
+
+    fn fill(&self) -> Result<()> {
+        let filled = std::fs::write(self.0.join("filler"), vec![0; 64 << 20]);
+        ensure!(filled.is_err(), "it took more than it has");
+        Ok(())
+    }
+
+    fn free(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.0.join("filler"))?)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _busy = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// security.md 97 (ENOSPC): no execution begins that could not be recorded; one that runs is recorded when there is room.
+fn a_full_disk_refuses_and_what_ran_is_recorded_later(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    server.kill()?;
+    let disk = SmallDisk::over(&server.data_dir().join("ledger"), 8 << 20)?;
+    server.launch()?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    let path = format!("/v1/sessions/{session}/executions");
+    let slow =
+        json!({"language": "python", "code": "import time\ntime.sleep(1.5)\n6 * 7", "background": true});
+    let slow = client.post(&path, &slow)?.expect(202);
+    disk.fill()?;
+    let end = Instant::now() + Duration::from_secs(10);
+    // What SQLite has allocated already may take a few more.
+    let refused = loop {
+        let answer = client.post("/v1/run", &json!({"language": "javascript", "code": "1"}))?;
+        if answer.status != 200 {
+            break answer;
+        }
+        ensure!(Instant::now() < end, "a full disk takes everything");
+    };
+    assert_eq!(refused.problem(503), "ledger_unavailable");
+    assert!(refused.header("retry-after").is_some());
+    std::thread::sleep(Duration::from_secs(2));
+    let id = slow["id"].as_str().context("id")?;
+    // What is there can be read.
+    client.get(&format!("/v1/sessions/{session}"))?.expect(200);
+    disk.free()?;
+    let end = Instant::now() + Duration::from_secs(15);
+    let closed = loop {
+        let now = client.get(&format!("{path}/{id}"))?.expect(200);
+        if now["status"] != "running" {
+            break now;
+        }
+        ensure!(Instant::now() < end, "it is not recorded: {now}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(
+        (&closed["status"], &closed["results"][0]["mime"]["text/plain"]),
+        (&json!("succeeded"), &json!("42"))
+    );
+    client.post("/v1/run", &json!({"language": "javascript", "code": "1"}))?.expect(200);
+    let usage = client.get(&format!("/v1/sessions/{session}/usage"))?.expect(200);
+    let records = usage["items"].as_array().context("items")?;
+    assert_eq!(records.iter().filter(|record| record["execution_id"] == id).count(), 1, "{usage}");
+    client.close(&session)?;
+    server.stop()?;
+    drop(disk);
+    Ok(())
+}
+
+/// security.md 97: when the host's memory ends, the kernel takes a cell before it takes the API or the warden.
+fn cells_are_the_kernels_first_choice(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    client.execute(&session, "python", "1")?;
+    let score = |pid: u32| -> Result<i32> {
+        Ok(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?.trim().parse()?)
+    };
+    let cells = host::cell_processes(&server.cgroup());
+    ensure!(!cells.is_empty());
+    for cell in cells {
+        // A pooled one may have gone meanwhile.
+        ensure!(score(cell).unwrap_or(500) == 500, "cell {cell}");
+    }
+    for pid in server.warden_pids().into_iter().chain([server.pid()]) {
+        ensure!(score(pid)? <= 0, "{pid}: {}", score(pid)?);
+    }
+    client.close(&session)?;
+    server.stop()?;
     Ok(())
 }

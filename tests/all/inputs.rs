@@ -103,6 +103,13 @@ fn hostile_json_is_refused_fast(shared: &Shared) -> Result<()> {
         assert!(expected.contains(&answer.status), "{shown}: {} {}", answer.status, answer.text());
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{shown}");
     }
+    // What would have to be unpacked or decoded before it can be checked.
+    for header in [("content-encoding", "gzip"), ("content-type", "application/json; charset=utf-16")] {
+        let headers = [("content-type", "application/json"), header];
+        let headers = if header.0 == "content-type" { &headers[1..] } else { &headers };
+        let answer = fast(|| client.raw("POST", "/v1/sessions", headers, vec![0x1f, 0x8b, 8, 0]))?;
+        assert_eq!(answer.problem(415), "unsupported_media_type", "{header:?}");
+    }
     // Answered before all of it was sent: a client that gives up at a failed write may not look for the answer.
     let key = shared.with(|server| Ok(std::fs::read_to_string(server.data_dir().join("admin.key"))?))?;
     let head = format!(

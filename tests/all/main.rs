@@ -45,6 +45,7 @@ mod contexts;
 mod executions;
 mod faults;
 mod files;
+mod http2;
 mod inputs;
 mod isolation;
 mod limits;
@@ -54,6 +55,7 @@ mod restart;
 mod sessions;
 mod streams;
 mod tenants;
+mod transfers;
 mod typescript;
 
 /// A room of tests.
@@ -67,10 +69,12 @@ const ROOMS: &[Room] = &[
     typescript::all,
     streams::all,
     files::all,
+    http2::all,
     limits::all,
     inputs::all,
     billing::all,
     tenants::all,
+    transfers::all,
     cli::all,
     audit::all,
     metrics::all,

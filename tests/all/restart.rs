@@ -19,6 +19,8 @@ tests!(
     a_killed_keeper_ends_the_warden_in_order,
     a_killed_zygote_takes_no_cell,
     a_stopped_server_leaves_nothing,
+    odd_files_in_its_directories_are_passed_over,
+    a_ledger_that_is_none_is_refused,
 );
 
 fn kill(pid: u32) {
@@ -348,5 +350,54 @@ fn a_stopped_server_leaves_nothing(_: &Shared) -> Result<()> {
     assert!(host::cell_processes(&group).len() >= 5);
     server.stop()?;
     assert_eq!(host::cgroups(&group), Vec::<std::path::PathBuf>::new());
+    Ok(())
+}
+
+/// security.md 95: what is not the service's own lies in its directories and is left alone.
+fn odd_files_in_its_directories_are_passed_over(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    client.execute(&session, "python", "x = 41")?;
+    server.kill()?;
+    let data = server.data_dir();
+    for folder in ["", "ledger", "audit", "run", "warden"] {
+        let folder = data.join(folder);
+        std::fs::write(folder.join("garbage"), [0xff; 5000])?;
+        std::fs::write(folder.join("half.json"), b"{\"version\": 99, ")?;
+        std::fs::create_dir_all(folder.join("v99/ses_x"))?;
+    }
+    // The audit log's end was torn, and somebody added to it.
+    let audit = data.join("audit/audit.jsonl");
+    let mut text = std::fs::read(&audit)?;
+    text.truncate(text.len() - 7);
+    text.extend_from_slice(&[0xff, 0, b'\n', b'{']);
+    std::fs::write(&audit, text)?;
+    server.launch()?;
+    let client = server.client()?;
+    let answer = client.execute(&session, "python", "x + 1")?;
+    assert_eq!(answer["results"][0]["mime"]["text/plain"], "42", "{answer}");
+    client.close(&session)?;
+    assert!(data.join("warden/garbage").exists(), "it is not ours to take away");
+    server.stop()?;
+    Ok(())
+}
+
+/// A new ledger beside one that cannot be read would lose what was used: the server says why it does not start.
+fn a_ledger_that_is_none_is_refused(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    server.kill()?;
+    let (ledger, kept) = (server.data_dir().join("ledger"), server.data_dir().join("kept"));
+    std::fs::rename(&ledger, &kept)?;
+    std::fs::create_dir(&ledger)?;
+    std::fs::write(ledger.join("ledger.sqlite"), [0x55; 8192])?;
+    let why = server.launch().err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(why.contains("not a database"), "{why}");
+    server.kill()?;
+    assert_eq!(std::fs::read(ledger.join("ledger.sqlite"))?, [0x55; 8192], "it was touched");
+    std::fs::remove_dir_all(&ledger)?;
+    std::fs::rename(&kept, &ledger)?;
+    server.launch()?;
+    server.stop()?;
     Ok(())
 }
