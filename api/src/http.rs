@@ -2,6 +2,8 @@
 //!
 //! Every answer has an `X-Request-Id`; every error is a problem (see `error`), unless the bytes were no HTTP.
 
+mod archive;
+mod batch;
 mod body;
 mod context;
 mod error;
@@ -74,6 +76,8 @@ pub fn router(service: Service, audit: Audit) -> Router {
             "/v1/sessions/{id}/files/{*path}",
             get(file::download).head(file::head).put(file::upload).delete(file::delete),
         )
+        .route("/v1/sessions/{id}/files:batch", post(batch::apply))
+        .route("/v1/sessions/{id}/archive", post(archive::unpack).get(archive::pack))
         .route("/v1/run", post(execution::run))
         .route("/v1/usage", get(usage::of_tenant))
         .route("/v1/prices", get(usage::prices))

@@ -29,7 +29,7 @@ pub(crate) mod tests;
 pub use cells::Sandbox;
 pub use context::{ContextRequest, ContextView, Defaults, Doing};
 pub use execution::{CancelOnDrop, ContextName, ExecutionRequest, OnDisconnect, RunRequest};
-pub use file::{ListRequest, Listing};
+pub use file::{ArchiveRequest, ListRequest, Listing};
 pub use follow::{Events, Told, Word};
 pub use once::{Await, Key};
 pub use tenants::{NewTenant, TenantChange};
@@ -134,6 +134,14 @@ pub enum Refusal {
     /// A file operation was refused.
     #[error(transparent)]
     File(FileError),
+    /// One of several changes was refused, so none was made.
+    #[error("{why}")]
+    Change {
+        /// Which one, counted from 0.
+        index: u32,
+        /// Why.
+        why: FileError,
+    },
     /// A mistake of ours; the log says more.
     #[error("internal error")]
     Internal,
@@ -159,6 +167,7 @@ impl From<Error> for Refusal {
             Error::ContextBusy => Self::ContextBusy,
             Error::TooLarge => Self::TooLarge,
             Error::File(error) => Self::File(error),
+            Error::Change { index, why } => Self::Change { index, why },
             Error::Unavailable => Self::Capacity("the warden is away".into()),
             Error::Lost => Self::SessionClosed,
         }

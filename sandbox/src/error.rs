@@ -3,7 +3,8 @@
 use anchorhold_jail::control::Refusal;
 use anchorhold_jail::hatch::FileError;
 
-/// Why something could not be done. Never the guest's fault, except [`Error::File`]; never billed.
+/// Why something could not be done. Never the guest's fault, except [`Error::File`] and
+/// [`Error::Change`]; never billed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No room for a cell now; try again later.
@@ -30,6 +31,14 @@ pub enum Error {
     /// The files cell refused.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The files cell refused one of several changes, and made none.
+    #[error("{why}")]
+    Change {
+        /// Which one, counted from 0.
+        index: u32,
+        /// Why.
+        why: FileError,
+    },
     /// There is no warden now.
     #[error("the warden is away")]
     Unavailable,

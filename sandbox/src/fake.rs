@@ -524,13 +524,13 @@ impl FakeCell {
             mode: 0o644,
             modified_us: 0,
         };
-        match (request.action, request.path.as_str()) {
+        match (&request.action, request.path.as_str()) {
             (_, "silent") => {}
             (FileAction::Upload { .. }, "refused") => say(self, FileAnswer::Refused(FileError::NoSpace)),
             (FileAction::Upload { .. }, "hasty") => {
                 say(self, FileAnswer::Written { size: 100_000, sha256: [0; 32] });
             }
-            (FileAction::Upload { length }, path) => {
+            (&FileAction::Upload { length }, path) => {
                 let (mut pipe, hatch, path) = (pipe.unwrap(), Arc::clone(&self.hatch), path.to_owned());
                 let cancelled = Arc::clone(&self.cancelled);
                 // Apart, so that the cell goes on reading its hatch.
@@ -547,7 +547,7 @@ impl FakeCell {
                     }
                 });
             }
-            (FileAction::Download, lie @ ("longer" | "shorter" | "exact")) => {
+            (FileAction::Download { .. }, lie @ ("longer" | "shorter" | "exact")) => {
                 let mut pipe = pipe.unwrap();
                 say(self, FileAnswer::Found(entry(lie, 300_000)));
                 let size = match lie {
@@ -559,6 +559,21 @@ impl FakeCell {
                 let sent = pipe.write_all(&vec![b'z'; size]).is_ok();
                 drop(pipe);
                 say(self, if sent { FileAnswer::Done } else { FileAnswer::Refused(FileError::Other(32)) });
+            }
+            (FileAction::Pack { .. }, lie @ ("exact" | "cut")) => {
+                say(self, FileAnswer::Begun);
+                let size = if lie == "cut" { 200_000 } else { 300_000 };
+                pipe.unwrap().write_all(&vec![b'z'; size]).unwrap();
+                say(self, FileAnswer::Packed { bytes: 300_000 });
+            }
+            (FileAction::Pack { .. }, "dies") => {
+                say(self, FileAnswer::Begun);
+                pipe.unwrap().write_all(b"half").unwrap();
+                say(self, FileAnswer::Refused(FileError::Incomplete));
+            }
+            (FileAction::Pack { .. }, "hasty") => say(self, FileAnswer::Packed { bytes: 0 }),
+            (FileAction::Batch(_), _) => {
+                say(self, FileAnswer::Failed { index: 1, why: FileError::Conflict });
             }
             (FileAction::Stat, "a") => say(self, FileAnswer::Found(entry("a", 3))),
             (FileAction::Stat, "lie") => say(self, FileAnswer::Written { size: 1, sha256: [0; 32] }),

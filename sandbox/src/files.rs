@@ -9,7 +9,9 @@ use crate::execution::Breach;
 use crate::sandbox::Wanted;
 use crate::session::{Cell, Inner, Session, SessionState};
 use crate::workspace::WorkspacePath;
-use anchorhold_jail::hatch::{Entry, EntryKind, FileAction, FileAnswer, FileError, FileRequest, ToCell};
+use anchorhold_jail::hatch::{
+    ArchiveFormat, Change, Entry, EntryKind, FileAction, FileAnswer, FileError, FileRequest, Part, ToCell,
+};
 use anchorhold_jail::id::{CellId, ExecutionId};
 use anchorhold_jail::packet::Packets;
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -29,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Sleep;
 use tokio_util::io::ReaderStream;
 
-/// Uploads and downloads of one session that may be open at once. The files cell moves as many at a time: one more
+/// Transfers (uploads, downloads, archives) of one session that may be open at once. The files cell moves as many at a time: one more
 /// would wait inside it, with its time running.
 pub(crate) const TRANSFERS_MAX: usize = 3;
 /// Other operations of one session that may be open at once.
@@ -40,6 +43,9 @@ const ENTRIES_MAX: usize = 100_000;
 const LISTING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long the cell may be silent when it is its turn.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// How long it may take over an archive that it has all of: the cell bounds its own work by the archive's size, this
+/// bounds the cell.
+const UNPACK_WAIT: Duration = Duration::from_secs(180);
 /// How long an operation waits for those before it.
 const TURN_WAIT: Duration = Duration::from_secs(60);
 /// How much of a file is read at once; also what the pipe holds where the kernel allows it.
@@ -54,12 +60,23 @@ pub struct Written {
     pub sha256: [u8; 32],
 }
 
+/// An archive was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Files and directories that it named.
+    pub entries: u32,
+    /// Bytes of the files.
+    pub bytes: u64,
+}
+
 /// A file on its way out of a workspace.
 #[derive(Debug)]
 pub struct Download {
     /// What it is.
     pub entry: Entry,
-    /// Its content: exactly `entry.size` bytes, or an error.
+    /// Which of its bytes were asked for, and are there.
+    pub range: Range<u64>,
+    /// Their content: exactly as many bytes as the range has, or an error.
     pub body: FileBody,
 }
 
@@ -69,6 +86,11 @@ enum Answer {
     Written(Written),
     Found(Entry),
     Listed(Vec<Entry>),
+    Unpacked(Unpacked),
+    /// An archive begins to come; the last answer follows.
+    Begun(oneshot::Receiver<Result<Answer, Error>>),
+    /// So many bytes of an archive were sent.
+    Packed(u64),
     Done,
 }
 
@@ -77,6 +99,8 @@ enum Answer {
 struct Operation {
     action: FileAction,
     reply: Option<oneshot::Sender<Result<Answer, Error>>>,
+    /// An archive began to come.
+    begun: bool,
     listing: Vec<Entry>,
     listing_bytes: usize,
     /// The cell has to answer by then; `None` while the API moves content.
@@ -172,7 +196,8 @@ impl Desk {
     /// The cell has the next word: it has to say it by then.
     fn expect(&mut self, operation: ExecutionId) {
         if let Some(operation) = self.open.get_mut(&operation) {
-            operation.due = Some(Instant::now() + ANSWER_WAIT);
+            let unpacks = matches!(operation.action, FileAction::Unpack { .. });
+            operation.due = Some(Instant::now() + if unpacks { UNPACK_WAIT } else { ANSWER_WAIT });
         }
     }
 
@@ -199,19 +224,29 @@ impl Desk {
             return Err(Breach("a file's answer from a cell that was not asked"));
         }
         let operation = self.open.get_mut(&id).ok_or(Breach("a file's answer without a question"))?;
-        let result = match (operation.action, answer) {
+        let result = match (&operation.action, answer) {
             (_, FileAnswer::Refused(why)) => Err(Error::File(why)),
             (FileAction::Upload { .. }, FileAnswer::Written { size, sha256 }) => {
                 Ok(Answer::Written(Written { size, sha256 }))
             }
             (FileAction::Stat, FileAnswer::Found(entry)) => Ok(Answer::Found(entry)),
-            (FileAction::Download, FileAnswer::Found(entry)) => return operation.begin(entry),
+            (FileAction::Download { .. }, FileAnswer::Found(entry)) => return operation.begin(entry),
             (FileAction::List { .. }, FileAnswer::Entries(entries)) => return operation.list(entries),
             (FileAction::List { .. }, FileAnswer::Done) => {
                 Ok(Answer::Listed(std::mem::take(&mut operation.listing)))
             }
-            (FileAction::Delete { .. }, FileAnswer::Done) => Ok(Answer::Done),
-            (FileAction::Download, FileAnswer::Done) if operation.reply.is_none() => Ok(Answer::Done),
+            (FileAction::Delete { .. } | FileAction::Batch(_), FileAnswer::Done) => Ok(Answer::Done),
+            (FileAction::Download { .. }, FileAnswer::Done) if operation.reply.is_none() => Ok(Answer::Done),
+            (FileAction::Batch(_), FileAnswer::Failed { index, why }) => Err(Error::Change { index, why }),
+            (FileAction::Unpack { .. }, FileAnswer::Unpacked { entries, bytes }) => {
+                Ok(Answer::Unpacked(Unpacked { entries, bytes }))
+            }
+            (FileAction::Pack { .. }, FileAnswer::Begun) if !operation.begun => {
+                return operation.begin_archive();
+            }
+            (FileAction::Pack { .. }, FileAnswer::Packed { bytes }) if operation.begun => {
+                Ok(Answer::Packed(bytes))
+            }
             _ => return Err(Breach("an answer to another question")),
         };
         if let Some(operation) = self.open.remove(&id) {
@@ -234,6 +269,18 @@ impl Operation {
         let reply = self.reply.take().ok_or(Breach("found twice"))?;
         self.due = None;
         if reply.send(Ok(Answer::Found(entry))).is_err() {
+            self.due = Some(Instant::now() + ANSWER_WAIT);
+        }
+        Ok(())
+    }
+
+    /// An archive begins to come: the cell's turn ends when it is read, and then it has the last word.
+    fn begin_archive(&mut self) -> Result<(), Breach> {
+        let (sender, last) = oneshot::channel();
+        let reply = self.reply.replace(sender).ok_or(Breach("begun twice"))?;
+        self.begun = true;
+        self.due = None;
+        if reply.send(Ok(Answer::Begun(last))).is_err() {
             self.due = Some(Instant::now() + ANSWER_WAIT);
         }
         Ok(())
@@ -278,8 +325,41 @@ impl Session {
         length: Option<u64>,
         body: impl Stream<Item = io::Result<Bytes>> + Send,
     ) -> Result<Written, Error> {
+        match self.send(path, FileAction::Upload { length }, length, body).await? {
+            Answer::Written(written) => Ok(written),
+            _ => Err(Error::Lost),
+        }
+    }
+
+    /// Puts all that an archive holds below a directory, which is made if need be; or nothing. Files that are there
+    /// are replaced. `format` is seen by its first bytes where not known, `length` is as for [`Session::upload`].
+    ///
+    /// # Errors
+    /// [`Error::File`], with [`FileError::Archive`] or [`FileError::ArchiveLimit`] for what the archive is; or as
+    /// [`Session::execute`].
+    pub async fn unpack(
+        &self,
+        path: &WorkspacePath,
+        format: Option<ArchiveFormat>,
+        length: Option<u64>,
+        body: impl Stream<Item = io::Result<Bytes>> + Send,
+    ) -> Result<Unpacked, Error> {
+        match self.send(path, FileAction::Unpack { format, length }, length, body).await? {
+            Answer::Unpacked(unpacked) => Ok(unpacked),
+            _ => Err(Error::Lost),
+        }
+    }
+
+    /// Sends content to the cell; its last answer.
+    async fn send(
+        &self,
+        path: &WorkspacePath,
+        action: FileAction,
+        length: Option<u64>,
+        body: impl Stream<Item = io::Result<Bytes>> + Send,
+    ) -> Result<Answer, Error> {
         let (reader, writer) = content_pipe()?;
-        let mut asked = self.ask(path, FileAction::Upload { length }, Some(reader)).await?;
+        let mut asked = self.ask(path, action, Some(reader)).await?;
         let sender = pipe::Sender::from_owned_fd(writer).map_err(no_pipe)?;
         let (session, id, cell) = (Arc::clone(&self.inner), asked.id, Arc::clone(&asked.cell));
         let mut upload = Upload { session, id, cell, sender: Some(sender), length, sent: 0 };
@@ -298,37 +378,62 @@ impl Session {
                 asked.answer().await
             }
         };
-        match answer? {
-            Answer::Written(written) if upload.sender.is_none() && written.size == upload.sent => Ok(written),
-            _ => {
-                self.inner.breach(asked.cell.id, Breach("it says that it wrote what was not sent"));
-                Err(Error::Lost)
-            }
+        let answer = answer?;
+        let wrote_what_was_sent = match &answer {
+            Answer::Written(written) => written.size == upload.sent,
+            _ => true,
+        };
+        if upload.sender.is_some() || !wrote_what_was_sent {
+            self.inner.breach(asked.cell.id, Breach("it says that it wrote what was not sent"));
+            return Err(Error::Lost);
         }
+        Ok(answer)
     }
 
-    /// Reads a regular file.
+    /// Reads a regular file, or a part of it.
     ///
     /// # Errors
-    /// [`Error::File`]; or as [`Session::execute`].
-    pub async fn download(&self, path: &WorkspacePath) -> Result<Download, Error> {
+    /// [`Error::File`], with [`FileError::OutOfRange`] when nothing of the part is there; or as [`Session::execute`].
+    pub async fn download(&self, path: &WorkspacePath, part: Part) -> Result<Download, Error> {
         let (reader, writer) = content_pipe()?;
         let receiver = pipe::Receiver::from_owned_fd(reader).map_err(no_pipe)?;
-        let mut asked = self.ask(path, FileAction::Download, Some(writer)).await?;
+        let mut asked = self.ask(path, FileAction::Download { part }, Some(writer)).await?;
         let Answer::Found(entry) = asked.answer().await? else { return Err(Error::Lost) };
-        let content = ReaderStream::with_capacity(receiver.take(entry.size), CHUNK_BYTES);
-        let body = FileBody {
-            left: entry.size,
-            content: Some(content),
+        let Some(range) = part.of(entry.size) else {
+            self.inner.breach(asked.cell.id, Breach("it found nothing to send and sends it"));
+            return Err(Error::Lost);
+        };
+        let length = range.end - range.start;
+        let body = self.body(&asked, receiver.take(length), End::After(length));
+        if entry.kind != EntryKind::File {
+            return Err(FileError::NotRegular.into());
+        }
+        Ok(Download { entry, range, body })
+    }
+
+    /// Reads all files and directories below a directory as an archive. Links, special files and names that are no
+    /// UTF-8 are left out.
+    ///
+    /// # Errors
+    /// [`Error::File`], with [`FileError::ArchiveLimit`] for more than an archive may hold; or as
+    /// [`Session::execute`].
+    pub async fn pack(&self, path: &WorkspacePath, format: ArchiveFormat) -> Result<FileBody, Error> {
+        let (reader, writer) = content_pipe()?;
+        let receiver = pipe::Receiver::from_owned_fd(reader).map_err(no_pipe)?;
+        let mut asked = self.ask(path, FileAction::Pack { format }, Some(writer)).await?;
+        let Answer::Begun(last) = asked.answer().await? else { return Err(Error::Lost) };
+        Ok(self.body(&asked, receiver.take(u64::MAX), End::Said { read: 0, last }))
+    }
+
+    fn body(&self, asked: &Asked, content: Take<pipe::Receiver>, end: End) -> FileBody {
+        FileBody {
+            content: Some(ReaderStream::with_capacity(content, CHUNK_BYTES)),
+            end,
             silence: Box::pin(tokio::time::sleep(ANSWER_WAIT)),
             session: Arc::clone(&self.inner),
             operation: asked.id,
             cell: asked.cell.id,
-        };
-        if entry.kind != EntryKind::File {
-            return Err(FileError::NotRegular.into());
         }
-        Ok(Download { entry, body })
     }
 
     /// Says what is at a path.
@@ -364,6 +469,24 @@ impl Session {
         }
     }
 
+    /// Makes all of these changes, in this order, or none.
+    ///
+    /// # Errors
+    /// [`Error::Change`] for the first that is refused; or as [`Session::execute`].
+    pub async fn batch(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let count = changes.len();
+        let mut asked = self.ask(&WorkspacePath::root(), FileAction::Batch(changes), None).await?;
+        match asked.answer().await {
+            Ok(Answer::Done) => Ok(()),
+            Err(Error::Change { index, .. }) if index as usize >= count => {
+                self.inner.breach(asked.cell.id, Breach("it refuses a change that is not there"));
+                Err(Error::Lost)
+            }
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::Lost),
+        }
+    }
+
     /// Asks the files cell, when it is this operation's turn.
     async fn ask(
         &self,
@@ -371,21 +494,27 @@ impl Session {
         action: FileAction,
         descriptor: Option<OwnedFd>,
     ) -> Result<Asked, Error> {
-        let transfer = matches!(action, FileAction::Upload { .. } | FileAction::Download);
-        let turns = if transfer { &self.inner.transfers } else { &self.inner.requests };
+        let turns = if action.is_transfer() { &self.inner.transfers } else { &self.inner.requests };
         let turn = tokio::time::timeout(TURN_WAIT, Arc::clone(turns).acquire_owned());
         let busy = || Error::Capacity("another file operation of the session takes too long".to_owned());
         let turn = turn.await.map_err(|_| busy())?.map_err(|_| Error::Closed)?;
         let cell = self.inner.files_cell().await?;
         let id = ExecutionId::random();
         let request = FileRequest { operation: id, path: path.as_str().to_owned(), action };
-        let packets = Packets::new(&ToCell::File(request)).map_err(|_| FileError::InvalidPath)?;
+        let message = ToCell::File(request);
+        let packets = Packets::new(&message).map_err(|_| Error::TooLarge)?;
+        let ToCell::File(FileRequest { action, .. }) = message else { return Err(Error::Lost) };
+        // The changes are on their way: what they hold is not kept a second time.
+        let action =
+            if matches!(action, FileAction::Batch(_)) { FileAction::Batch(Vec::new()) } else { action };
         let (sender, reply) = oneshot::channel();
         // While content is sent the sender watches; otherwise it is the cell's turn now.
-        let due = (!matches!(action, FileAction::Upload { .. })).then(|| Instant::now() + ANSWER_WAIT);
+        let sends = matches!(action, FileAction::Upload { .. } | FileAction::Unpack { .. });
+        let due = (!sends).then(|| Instant::now() + ANSWER_WAIT);
         let operation = Operation {
             action,
             reply: Some(sender),
+            begun: false,
             listing: Vec::new(),
             listing_bytes: 0,
             due,
@@ -501,16 +630,49 @@ impl Drop for Upload {
     }
 }
 
-/// The content of a file: a stream of exactly as many bytes as its entry says, or an error. Dropping it ends the
-/// download.
+/// Content of a workspace: a stream of exactly as many bytes as were promised, or of a whole archive; or an error.
+/// Dropping it ends the transfer.
 #[derive(Debug)]
 pub struct FileBody {
-    left: u64,
     content: Option<ReaderStream<Take<pipe::Receiver>>>,
+    end: End,
     silence: Pin<Box<Sleep>>,
     session: Arc<Inner>,
     operation: ExecutionId,
     cell: CellId,
+}
+
+/// How the end of content is known. That the pipe is closed says nothing: the cell may have died.
+#[derive(Debug)]
+enum End {
+    /// After so many more bytes.
+    After(u64),
+    /// The cell says it, and how many bytes that are.
+    Said { read: u64, last: oneshot::Receiver<Result<Answer, Error>> },
+}
+
+impl FileBody {
+    /// The pipe is closed, or everything was read.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let whole = match &mut self.end {
+            End::After(0) => return Poll::Ready(None),
+            // The file shrank, or the cell is gone.
+            End::After(_) => false,
+            // `Desk` watches for how long the cell may take to say it.
+            End::Said { read, last } => {
+                let said = ready!(Pin::new(last).poll(context));
+                matches!(said, Ok(Ok(Answer::Packed(bytes))) if bytes == *read)
+            }
+        };
+        self.end = End::After(0);
+        Poll::Ready((!whole).then(|| Err(io::ErrorKind::UnexpectedEof.into())))
+    }
+
+    /// Nothing more is read.
+    fn stop(&mut self) {
+        self.content = None;
+        self.session.with_core(|core| core.desk.expect(self.operation));
+    }
 }
 
 impl Stream for FileBody {
@@ -518,24 +680,32 @@ impl Stream for FileBody {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let Some(content) = this.content.as_mut().filter(|_| this.left > 0) else { return Poll::Ready(None) };
+        let whole = matches!(this.end, End::After(0));
+        let Some(content) = this.content.as_mut().filter(|_| !whole) else { return this.poll_end(context) };
         let item = match content.poll_next_unpin(context) {
             Poll::Pending => {
                 ready!(this.silence.as_mut().poll(context));
                 this.session.breach(this.cell, Breach("a download that does not go on"));
                 Err(io::ErrorKind::TimedOut.into())
             }
-            Poll::Ready(Some(Ok(bytes))) => Ok(bytes),
-            Poll::Ready(Some(Err(error))) => Err(error),
-            // The file shrank, or the cell is gone.
-            Poll::Ready(None) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Some(item)) => item,
+            Poll::Ready(None) => {
+                this.stop();
+                return this.poll_end(context);
+            }
         };
         match &item {
             Ok(bytes) => {
-                this.left -= bytes.len() as u64;
+                match &mut this.end {
+                    End::After(left) => *left -= bytes.len() as u64,
+                    End::Said { read, .. } => *read += bytes.len() as u64,
+                }
                 this.silence.as_mut().reset(tokio::time::Instant::now() + ANSWER_WAIT);
             }
-            Err(_) => this.content = None,
+            Err(_) => {
+                this.content = None;
+                this.end = End::After(0);
+            }
         }
         Poll::Ready(Some(item))
     }
@@ -543,8 +713,7 @@ impl Stream for FileBody {
 
 impl Drop for FileBody {
     fn drop(&mut self) {
-        self.content = None;
-        self.session.with_core(|core| core.desk.expect(self.operation));
+        self.stop();
     }
 }
 

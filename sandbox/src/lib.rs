@@ -35,13 +35,13 @@ mod fake;
 mod tests;
 
 pub use anchorhold_jail::control::{Boottime, Cause, Digest, DigestError, Image, Tombstone};
-pub use anchorhold_jail::hatch::{Dialect, Entry, EntryKind, FileError};
+pub use anchorhold_jail::hatch::{ArchiveFormat, Change, Dialect, Entry, EntryKind, FileError, Part};
 pub use anchorhold_jail::id::{CellId, ExecutionId, GroupId, Id, IdError, SessionId};
 pub use anchorhold_jail::walls::{Wall, Walls};
 pub use error::Error;
 pub use execution::{Capture, ContextKey, Execution, Finished, Limit, Outcome};
 pub use feed::{BEGINNING, Follower, Piece, PieceKind, Said, Slice, cut, slices};
-pub use files::{Download, FileBody, Written};
+pub use files::{Download, FileBody, Unpacked, Written};
 pub use limits::{LimitError, LimitField, Limits, RequestedLimits};
 pub use sandbox::{Event, Sandbox};
 pub use session::{ContextStatus, Session, SessionSpec, SessionState};

@@ -1,6 +1,7 @@
 //! The workspace through the API.
 
 use crate::Shared;
+use anchorhold_tests::{Answer, Client};
 use anyhow::Result;
 use serde_json::json;
 
@@ -13,6 +14,11 @@ tests!(
     deleting_needs_recursive_for_folders,
     what_is_missing_is_404,
     odd_names_are_listed_safely,
+    a_range_is_what_is_sent,
+    a_file_that_changes_is_told_honestly,
+    a_batch_is_made_in_order,
+    a_batch_that_fails_changes_nothing,
+    a_batch_is_read_strictly,
 );
 
 fn bytes_go_in_and_out(shared: &Shared) -> Result<()> {
@@ -227,6 +233,216 @@ fn odd_names_are_listed_safely(shared: &Shared) -> Result<()> {
         let encoded: String = name.bytes().map(|b| format!("%{b:02X}")).collect();
         assert_eq!(client.get(&format!("{files}/{encoded}"))?.text(), name, "{name:?}");
     }
+    client.close(&session)?;
+    Ok(())
+}
+
+fn a_range_is_what_is_sent(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    let files = format!("/v1/sessions/{session}/files");
+    let content: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+    client.put(&format!("{files}/f"), content.clone())?.expect(201);
+    client.put(&format!("{files}/empty"), "")?.expect(201);
+    let get =
+        |path: &str, range: &str| client.raw("GET", &format!("{files}/{path}"), &[("range", range)], vec![]);
+    for (range, shown, bytes) in [
+        ("bytes=0-0", "bytes 0-0/1000000", 0..1),
+        ("bytes=300000-699999", "bytes 300000-699999/1000000", 300_000..700_000),
+        ("bytes=999999-", "bytes 999999-999999/1000000", 999_999..1_000_000),
+        ("bytes=999990-2000000", "bytes 999990-999999/1000000", 999_990..1_000_000),
+        ("bytes=-7", "bytes 999993-999999/1000000", 999_993..1_000_000),
+        ("bytes=-2000000", "bytes 0-999999/1000000", 0..1_000_000),
+    ] {
+        let got = get("f", range)?;
+        assert_eq!((got.status, got.header("content-range")), (206, Some(shown)), "{range}");
+        assert_eq!(got.header("content-length"), Some(&*bytes.len().to_string()), "{range}");
+        assert!(got.bytes == content[bytes], "{range}");
+    }
+    for range in ["bytes=1000000-", "bytes=5000000-6000000", "bytes=-0"] {
+        let got = get("f", range)?;
+        assert_eq!(got.header("content-range"), Some("bytes */1000000"), "{range}");
+        assert_eq!(got.problem(416), "range_not_satisfiable", "{range}");
+    }
+    for range in ["bytes=0-1,5-6", "bytes=2-1", "lines=0-1", "bytes=x"] {
+        let got = get("f", range)?;
+        assert_eq!((got.status, got.header("content-range")), (200, None), "{range}");
+        assert!(got.bytes == content, "{range}");
+    }
+    let empty = get("empty", "bytes=0-9")?;
+    assert_eq!((empty.status, empty.header("content-length")), (200, Some("0")));
+    client.close(&session)?;
+    Ok(())
+}
+
+/// security.md 88: while it is read by somebody slow, a file grows, shrinks and goes.
+fn a_file_that_changes_is_told_honestly(shared: &Shared) -> Result<()> {
+    use std::io::{Read, Write};
+    const SIZE: usize = 32 << 20;
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    let path = format!("/v1/sessions/{session}/files/f");
+    let (address, key) = shared.with(|s| {
+        Ok((
+            s.base().replace("http://", ""),
+            std::fs::read_to_string(s.data_dir().join("admin.key"))?.trim().to_owned(),
+        ))
+    })?;
+    for (change, whole) in [
+        ("open('f', 'ab').write(b'more')", true),
+        ("import os\nos.unlink('f')", true),
+        ("open('f', 'r+b').truncate(1000)", false),
+    ] {
+        client.put(&path, vec![b'a'; SIZE])?.expect(201);
+        let mut socket = std::net::TcpStream::connect(&address)?;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n");
+        write!(socket, "{head}Range: bytes=10-\r\nConnection: close\r\n\r\n")?;
+        let mut got = vec![0; 2000];
+        socket.read_exact(&mut got)?;
+        client.execute(&session, "python", change)?;
+        let _broken_off = socket.read_to_end(&mut got);
+        let end = got.windows(4).position(|part| part == b"\r\n\r\n").map_or(0, |at| at + 4);
+        let head = String::from_utf8_lossy(&got[..end]).to_lowercase();
+        assert!(head.contains(&format!("content-length: {}\r\n", SIZE - 10)), "{head}");
+        let body = &got[end..];
+        assert!(body.iter().all(|byte| *byte == b'a'), "{change}");
+        assert_eq!(body.len() == SIZE - 10, whole, "{change}: {}", body.len());
+    }
+    client.close(&session)?;
+    Ok(())
+}
+
+/// Paths and texts of all files; directories with a slash.
+fn texts(client: &Client, session: &str) -> Result<Vec<(String, String)>> {
+    let files = format!("/v1/sessions/{session}/files");
+    let listed = client.get(&format!("{files}?recursive=true"))?.expect(200);
+    let items = listed["items"].as_array().cloned().unwrap_or_default();
+    let text = |item: &serde_json::Value| {
+        let path = item["path"].as_str().unwrap_or_default();
+        Ok(match item["type"].as_str() {
+            Some("file") => (path.to_owned(), client.get(&format!("{files}/{path}"))?.text()),
+            _ => (format!("{path}/"), String::new()),
+        })
+    };
+    items.iter().map(text).collect()
+}
+
+fn batch(client: &Client, session: &str, operations: &serde_json::Value) -> Result<Answer> {
+    client.post(&format!("/v1/sessions/{session}/files:batch"), &json!({"operations": operations}))
+}
+
+fn a_batch_is_made_in_order(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    client.put(&format!("/v1/sessions/{session}/files/old/x"), "x")?.expect(201);
+    let made = batch(
+        &client,
+        &session,
+        &json!([
+            {"op": "write", "path": "a/b", "content": "first"},
+            {"op": "move", "path": "a/b", "to": "c/d"},
+            {"op": "write", "path": "a/b", "content_base64": "c2Vjb25k"},
+            {"op": "write", "path": "/workspace/a/b", "content": "third"},
+            {"op": "mkdir", "path": "m/n"},
+            {"op": "mkdir", "path": "m"},
+            {"op": "move", "path": "old", "to": "m/moved"},
+            {"op": "write", "path": "gone", "content": ""},
+            {"op": "delete", "path": "gone"},
+            {"op": "delete", "path": "m/n"},
+        ]),
+    )?;
+    assert_eq!(made.expect(200), json!({"operations": 10}));
+    let expected = [
+        ("a/", ""),
+        ("a/b", "third"),
+        ("c/", ""),
+        ("c/d", "first"),
+        ("m/", ""),
+        ("m/moved/", ""),
+        ("m/moved/x", "x"),
+    ];
+    let got = texts(&client, &session)?;
+    assert_eq!(got.iter().map(|(path, text)| (&**path, &**text)).collect::<Vec<_>>(), expected);
+    assert_eq!(batch(&client, &session, &json!([]))?.expect(200), json!({"operations": 0}));
+    client.close(&session)?;
+    Ok(())
+}
+
+fn a_batch_that_fails_changes_nothing(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({"limits": {"disk_bytes": 8 << 20}}))?;
+    let files = format!("/v1/sessions/{session}/files");
+    for path in ["a", "d/x", "d/e/y"] {
+        client.put(&format!("{files}/{path}"), format!("of {path}"))?.expect(201);
+    }
+    let before = texts(&client, &session)?;
+    let good = [
+        json!({"op": "write", "path": "a", "content": "after"}),
+        json!({"op": "write", "path": "new/er/file", "content": "after"}),
+        json!({"op": "delete", "path": "d/e", "recursive": true}),
+        json!({"op": "move", "path": "d", "to": "elsewhere/d"}),
+        json!({"op": "mkdir", "path": "d/again"}),
+        json!({"op": "move", "path": "a", "to": "d/again/a"}),
+    ];
+    for (last, status, code) in [
+        (json!({"op": "delete", "path": "none"}), 404, "file_not_found"),
+        (json!({"op": "move", "path": "none", "to": "b"}), 404, "file_not_found"),
+        (json!({"op": "move", "path": "elsewhere", "to": "elsewhere/into/itself"}), 400, "invalid_path"),
+        (json!({"op": "move", "path": "new/er/file", "to": "d/again"}), 409, "conflict"),
+        (json!({"op": "delete", "path": "elsewhere"}), 409, "conflict"),
+        (json!({"op": "write", "path": "elsewhere", "content": ""}), 409, "conflict"),
+        (json!({"op": "write", "path": "new/er/file/x", "content": ""}), 409, "conflict"),
+        (json!({"op": "mkdir", "path": "new/er/file"}), 409, "conflict"),
+        (json!({"op": "write", "path": ".anchorhold-x", "content": ""}), 400, "invalid_path"),
+    ] {
+        let mut operations = good.to_vec();
+        operations.push(last.clone());
+        let answer = batch(&client, &session, &json!(operations))?;
+        assert_eq!(answer.problem(status), code, "{last}: {}", answer.text());
+        assert_eq!(answer.json()["errors"][0]["field"], "operations.6", "{last}: {}", answer.text());
+        assert_eq!(texts(&client, &session)?, before, "{last}");
+    }
+    // Room for everything that is kept, but not for what is written.
+    client.put(&format!("{files}/ballast"), vec![1; 7_800_000])?.expect(201);
+    let mut operations = good.to_vec();
+    operations.push(json!({"op": "write", "path": "z", "content": "z".repeat(900_000)}));
+    assert_eq!(batch(&client, &session, &json!(operations))?.problem(413), "payload_too_large");
+    client.delete(&format!("{files}/ballast"))?;
+    assert_eq!(texts(&client, &session)?, before);
+    let inside = client.execute(&session, "python", "import os\nsorted(os.listdir('.'))")?;
+    assert_eq!(inside["results"][0]["mime"]["text/plain"], "['a', 'd']", "nothing of ours is left");
+    client.close(&session)?;
+    Ok(())
+}
+
+fn a_batch_is_read_strictly(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    for (operation, field) in [
+        (json!({"op": "write", "path": "a"}), "operations.1.content"),
+        (json!({"op": "write", "path": "a", "content": "", "content_base64": ""}), "operations.1.content"),
+        (json!({"op": "write", "path": "a", "content_base64": "?"}), "operations.1.content_base64"),
+        (json!({"op": "write", "content": ""}), "operations.1.path"),
+        (json!({"op": "delete", "path": ""}), "operations.1.path"),
+        (json!({"op": "delete", "path": "../a"}), "operations.1.path"),
+        (json!({"op": "delete", "path": "a", "force": true}), "operations.1.force"),
+        (json!({"op": "move", "path": "a"}), "operations.1.to"),
+        (json!({"op": "move", "path": "a", "to": "/etc/passwd"}), "operations.1.to"),
+        (json!({"op": "chmod", "path": "a"}), "operations.1.op"),
+        (json!({"path": "a"}), "operations.1.op"),
+        (json!("write"), "operations.1"),
+    ] {
+        let answer = batch(&client, &session, &json!([{"op": "mkdir", "path": "d"}, operation]))?;
+        assert_eq!(answer.problem(422), "invalid_request", "{operation}");
+        let fields: Vec<_> =
+            answer.json()["errors"].as_array().into_iter().flatten().map(|e| e["field"].clone()).collect();
+        assert!(fields.contains(&json!(field)), "{operation}: {fields:?}");
+    }
+    let many = vec![json!({"op": "mkdir", "path": "d"}); 1001];
+    assert_eq!(batch(&client, &session, &json!(many))?.problem(422), "invalid_request");
+    let none = client.post(&format!("/v1/sessions/{session}/files:batch"), &json!({}))?;
+    assert_eq!(none.problem(422), "invalid_request");
+    assert!(texts(&client, &session)?.is_empty());
     client.close(&session)?;
     Ok(())
 }

@@ -38,6 +38,7 @@ macro_rules! tests {
 }
 
 mod architecture;
+mod archives;
 mod audit;
 mod billing;
 mod cli;
@@ -70,6 +71,7 @@ const ROOMS: &[Room] = &[
     streams::all,
     files::all,
     http2::all,
+    archives::all,
     limits::all,
     inputs::all,
     billing::all,

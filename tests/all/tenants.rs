@@ -80,14 +80,18 @@ fn another_tenants_ids_are_like_unknown_ids(shared: &Shared) -> Result<()> {
             Ok(path)
         };
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
-            let body = match (method, route.ends_with("/executions")) {
+            let last = route.rsplit('/').next().unwrap_or_default();
+            let body = match (method, last) {
                 ("PUT", _) => "overwritten".to_owned(),
-                ("POST", true) => json!({"language": "python", "code": "1"}).to_string(),
+                ("POST", "executions") => json!({"language": "python", "code": "1"}).to_string(),
+                ("POST", "files:batch") => {
+                    json!({"operations": [{"op": "delete", "path": "a.txt"}]}).to_string()
+                }
                 _ => json!({}).to_string(),
             };
+            let kind = if last == "archive" { "application/x-tar" } else { "application/json" };
             let ask = |known: bool| {
-                let json = [("content-type", "application/json")];
-                b.raw(method, &fill(known)?, &json, body.clone().into_bytes())
+                b.raw(method, &fill(known)?, &[("content-type", kind)], body.clone().into_bytes())
             };
             let (known, unknown) = (ask(true)?, ask(false)?);
             assert_eq!(told(&known), told(&unknown), "{method} {route}");

@@ -13,6 +13,8 @@ words!(
     Code {
         /// A path that leaves the workspace, or is none.
         InvalidPath = "invalid_path",
+        /// No archive that is unpacked.
+        InvalidArchive = "invalid_archive",
         /// Not HTTP or not JSON.
         Malformed = "malformed",
         /// No key, or one that is not known.
@@ -39,6 +41,8 @@ words!(
         Conflict = "conflict",
         /// The session is over.
         SessionClosed = "session_closed",
+        /// Nothing of the range is there.
+        RangeNotSatisfiable = "range_not_satisfiable",
         /// Larger than what is taken.
         PayloadTooLarge = "payload_too_large",
         /// Headers beyond their limits.
@@ -47,6 +51,8 @@ words!(
         InvalidRequest = "invalid_request",
         /// Only regular files are read and replaced.
         NotRegularFile = "not_regular_file",
+        /// An archive that needs more than an archive may.
+        ArchiveLimit = "archive_limit",
         /// Too many requests within a second.
         RateLimited = "rate_limited",
         /// As many as the tenant may have.
@@ -70,7 +76,7 @@ impl Code {
     /// The status and, for what passes, after how many seconds to try again.
     fn answer(self) -> (StatusCode, Option<u16>) {
         match self {
-            Self::InvalidPath | Self::Malformed => (StatusCode::BAD_REQUEST, None),
+            Self::InvalidPath | Self::InvalidArchive | Self::Malformed => (StatusCode::BAD_REQUEST, None),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, None),
             Self::Forbidden => (StatusCode::FORBIDDEN, None),
             Self::SessionNotFound
@@ -82,9 +88,12 @@ impl Code {
             Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, None),
             Self::IdempotencyConflict | Self::Conflict => (StatusCode::CONFLICT, None),
             Self::SessionClosed => (StatusCode::GONE, None),
+            Self::RangeNotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, None),
             Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, None),
             Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
-            Self::InvalidRequest | Self::NotRegularFile => (StatusCode::UNPROCESSABLE_ENTITY, None),
+            Self::InvalidRequest | Self::NotRegularFile | Self::ArchiveLimit => {
+                (StatusCode::UNPROCESSABLE_ENTITY, None)
+            }
             Self::QuotaExceeded => (StatusCode::TOO_MANY_REQUESTS, Some(5)),
             Self::RateLimited | Self::ContextBusy => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, None),
@@ -99,6 +108,7 @@ impl Code {
     fn title(self) -> &'static str {
         match self {
             Self::InvalidPath => "The path is not usable",
+            Self::InvalidArchive => "The archive is refused",
             Self::Malformed => "The request cannot be read",
             Self::Unauthorized => "A valid key is needed",
             Self::Forbidden => "Not with this key",
@@ -112,10 +122,12 @@ impl Code {
             Self::IdempotencyConflict => "The idempotency key was used for another request",
             Self::Conflict => "Something is in the way",
             Self::SessionClosed => "The session is closed",
+            Self::RangeNotSatisfiable => "Nothing of the range is there",
             Self::PayloadTooLarge => "The request is too large",
             Self::HeadersTooLarge => "The headers are too large",
             Self::InvalidRequest => "The request cannot be granted",
             Self::NotRegularFile => "Not a regular file",
+            Self::ArchiveLimit => "The archive goes beyond a limit",
             Self::RateLimited => "Too many requests",
             Self::QuotaExceeded => "The quota is used up",
             Self::ContextBusy => "Too many executions wait in this context",
@@ -143,11 +155,13 @@ pub(super) struct Problem {
     pub(super) code: Code,
     detail: String,
     errors: Vec<FieldError>,
+    /// The size of what a range was asked of.
+    size: Option<u64>,
 }
 
 impl Problem {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new() }
+        Self { code, detail: detail.into(), errors: Vec::new(), size: None }
     }
 
     /// One field that cannot be granted.
@@ -158,7 +172,15 @@ impl Problem {
     /// Fields that cannot be granted; there must be some.
     pub(super) fn fields(errors: Vec<FieldError>) -> Self {
         let detail = errors.first().map(|error| format!("{}: {}", error.field, error.detail));
-        Self { code: Code::InvalidRequest, detail: detail.unwrap_or_default(), errors }
+        Self { code: Code::InvalidRequest, detail: detail.unwrap_or_default(), errors, size: None }
+    }
+
+    /// The same, about a part of the request.
+    fn at(mut self, field: String) -> Self {
+        let detail = self.detail;
+        self.detail = format!("{field}: {detail}");
+        self.errors = vec![FieldError { field, detail }];
+        self
     }
 
     pub(super) fn render(&self, request_id: &str) -> Response {
@@ -189,6 +211,11 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(size) = self.size
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
+        {
+            headers.insert(header::CONTENT_RANGE, value);
         }
         if self.code == Code::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -228,21 +255,37 @@ impl From<Refusal> for Problem {
             Refusal::Ledger => Code::LedgerUnavailable,
             Refusal::Draining => Code::Draining,
             Refusal::TooLarge => Code::PayloadTooLarge,
-            Refusal::File(error) => match error {
-                FileError::NotFound => Code::FileNotFound,
-                FileError::InvalidPath => Code::InvalidPath,
-                FileError::NotRegular => Code::NotRegularFile,
-                FileError::Conflict => Code::Conflict,
-                FileError::NoSpace | FileError::TooMany => Code::PayloadTooLarge,
-                FileError::Incomplete => Code::Malformed,
-                FileError::Other(errno) => {
-                    tracing::warn!(errno, "a file operation failed");
-                    return Self::new(Code::Internal, "the file operation failed");
-                }
-            },
+            Refusal::File(error) => return error.into(),
+            Refusal::Change { index, why } => {
+                return Self::from(why).at(format!("operations.{index}"));
+            }
             Refusal::Internal => Code::Internal,
         };
         Self::new(code, detail)
+    }
+}
+
+impl From<FileError> for Problem {
+    fn from(error: FileError) -> Self {
+        let code = match error {
+            FileError::NotFound => Code::FileNotFound,
+            FileError::InvalidPath => Code::InvalidPath,
+            FileError::NotRegular => Code::NotRegularFile,
+            FileError::Conflict => Code::Conflict,
+            FileError::NoSpace | FileError::TooMany => Code::PayloadTooLarge,
+            FileError::Incomplete => Code::Malformed,
+            FileError::Archive(_) => Code::InvalidArchive,
+            FileError::ArchiveLimit(_) => Code::ArchiveLimit,
+            FileError::OutOfRange(size) => {
+                let problem = Self::new(Code::RangeNotSatisfiable, error.to_string());
+                return Self { size: Some(size), ..problem };
+            }
+            FileError::Other(errno) => {
+                tracing::warn!(errno, "a file operation failed");
+                return Self::new(Code::Internal, "the file operation failed");
+            }
+        };
+        Self::new(code, error.to_string())
     }
 }
 
@@ -253,6 +296,7 @@ mod tests {
     /// The table of API.md as far as it is implemented. Changing a line breaks clients.
     const GOLDEN: &str = "\
 invalid_path 400
+invalid_archive 400
 malformed 400
 unauthorized 401
 forbidden 403
@@ -266,10 +310,12 @@ unsupported_media_type 415
 idempotency_conflict 409
 conflict 409
 session_closed 410
+range_not_satisfiable 416
 payload_too_large 413
 headers_too_large 431
 invalid_request 422
 not_regular_file 422
+archive_limit 422
 rate_limited 429 retry
 quota_exceeded 429 retry
 context_busy 429 retry

@@ -306,18 +306,22 @@ fn files(fields: &mut Fields<'_>) -> Vec<(WorkspacePath, Bytes)> {
     for (at, value) in fields.list("files", FILES_MAX).unwrap_or_default().into_iter().enumerate() {
         fields.within(&format!("files.{at}"), value, |file| {
             let path = path(file);
-            let content = match (file.any_text("content"), file.any_text("content_base64")) {
-                (Some(text), None) => Some(Bytes::from(text)),
-                (None, Some(text)) => Some(Bytes::from(decoded(file, "content_base64", &text))),
-                _ => {
-                    file.wrong("content", "exactly one of content and content_base64 is needed");
-                    None
-                }
-            };
-            files.extend(path.zip(content));
+            files.extend(path.zip(content(file).map(Bytes::from)));
         });
     }
     files
+}
+
+/// The content of a file that is written, as a text or in base64.
+pub(super) fn content(file: &mut Fields<'_>) -> Option<Vec<u8>> {
+    match (file.any_text("content"), file.any_text("content_base64")) {
+        (Some(text), None) => Some(text.into_bytes()),
+        (None, Some(text)) => Some(decoded(file, "content_base64", &text)),
+        _ => {
+            file.wrong("content", "exactly one of content and content_base64 is needed");
+            None
+        }
+    }
 }
 
 fn path(fields: &mut Fields<'_>) -> Option<WorkspacePath> {

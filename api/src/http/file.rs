@@ -1,10 +1,14 @@
 //! `/v1/sessions/{id}/files`
+//!
+//! A `Range` of one span of bytes is answered with 206, also a suffix; one that the file has nothing of with 416; several
+//! ranges, and those of an empty file, with the whole file. The size is that of the file when it was opened: what is
+//! appended meanwhile is not sent, and a file that shrinks breaks the answer off.
 
 use super::body::{Query, percent_decode};
 use super::error::{Code, Problem};
 use super::{Caller, Door, ListBody, SessionAt, json, ok, time};
 use crate::service::ListRequest;
-use anchorhold_sandbox::{Entry, EntryKind, WorkspacePath};
+use anchorhold_sandbox::{Entry, EntryKind, Part, WorkspacePath};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -12,7 +16,6 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use std::io;
-use std::ops::Range;
 use std::time::Duration;
 
 /// How long an upload may pause.
@@ -96,22 +99,26 @@ pub(super) async fn upload(
 ) -> Result<Response, Problem> {
     let path = path_of(request.uri())?;
     Query::of(request.uri())?.finish()?;
-    let headers = request.headers();
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
-        return Err(Problem::new(Code::UnsupportedMediaType, "compressed bodies are not taken"));
-    }
-    if headers.contains_key(header::CONTENT_RANGE) {
-        return Err(Problem::field("Content-Range", "parts of a file cannot be written"));
-    }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = length(request.headers())?;
     let body = impatient(request.into_body());
     let written = door.service.upload(&tenant, session, &path, length, body).await?;
     let sha256 = written.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(json(StatusCode::CREATED, &WrittenBody { path: path.as_str(), size: written.size, sha256 }))
 }
 
+/// How long a body is that is taken as it comes, where its sender says so.
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
+        return Err(Problem::new(Code::UnsupportedMediaType, "compressed bodies are not taken"));
+    }
+    if headers.contains_key(header::CONTENT_RANGE) {
+        return Err(Problem::field("Content-Range", "parts of a file cannot be written"));
+    }
+    Ok(headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()))
+}
+
 /// The body, until it ends or pauses too long.
-fn impatient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send {
+pub(super) fn impatient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send {
     futures_util::stream::unfold(Some(body.into_data_stream()), |stream| async {
         let mut stream = stream?;
         match tokio::time::timeout(PAUSE_MAX, stream.next()).await {
@@ -132,66 +139,48 @@ pub(super) async fn download(
 ) -> Result<Response, Problem> {
     let path = path_of(&uri)?;
     Query::of(&uri)?.finish()?;
-    let download = door.service.download(&tenant, session, &path).await?;
-    let size = download.entry.size;
-    let range = headers.get(header::RANGE).and_then(|value| requested(value, size));
-    let mut response = match &range {
-        None => Body::from_stream(download.body).into_response(),
-        Some(range) => {
-            let body = Body::from_stream(part(download.body, range.clone()));
-            let mut response = (StatusCode::PARTIAL_CONTENT, body).into_response();
-            let shown = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-            if let Ok(value) = HeaderValue::from_str(&shown) {
-                response.headers_mut().insert(header::CONTENT_RANGE, value);
-            }
-            response
+    let part = headers.get(header::RANGE).map_or(Part::Whole, part);
+    let download = door.service.download(&tenant, session, &path, part).await?;
+    let (range, size) = (download.range, download.entry.size);
+    let mut response = Body::from_stream(download.body).into_response();
+    if part != Part::Whole && size > 0 {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let shown = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+        if let Ok(value) = HeaderValue::from_str(&shown) {
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
         }
-    };
-    describe(response.headers_mut(), range.map_or(size, |range| range.end - range.start));
+    }
+    describe(response.headers_mut());
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response.headers_mut().insert(header::CONTENT_LENGTH, (range.end - range.start).into());
     Ok(response)
 }
 
 /// A guest made the content: a browser must not take it for a page of ours.
-fn describe(headers: &mut HeaderMap, length: u64) {
-    headers.insert(header::CONTENT_LENGTH, length.into());
+pub(super) fn describe(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 }
 
-/// The one range that is asked for. What is no such range, or is outside, is passed over (RFC 9110, 14.2).
-fn requested(value: &HeaderValue, size: u64) -> Option<Range<u64>> {
-    let (first, last) = value.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
-    let range = match (first, last) {
-        ("", last) => size.saturating_sub(last.parse().ok()?)..size,
-        (first, "") => first.parse().ok()?..size,
-        (first, last) => first.parse().ok()?..last.parse::<u64>().ok()?.saturating_add(1).min(size),
+/// The one range that is asked for. What is no range, or several of them, stands for all of the file (RFC 9110, 14.2).
+fn part(value: &HeaderValue) -> Part {
+    let one = |value: &str| {
+        let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
+        Some(match (position(first), position(last)) {
+            (None, Some(bytes)) if first.is_empty() => Part::Suffix(bytes),
+            (Some(first), None) if last.is_empty() => Part::Span { first, last: u64::MAX },
+            (Some(first), Some(last)) if first <= last => Part::Span { first, last },
+            _ => return None,
+        })
     };
-    (range.start < range.end).then_some(range)
+    value.to_str().ok().and_then(one).unwrap_or(Part::Whole)
 }
 
-/// That part of a stream.
-fn part(
-    body: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
-    range: Range<u64>,
-) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    futures_util::stream::unfold((body, 0, range), |(mut body, mut at, range)| async move {
-        while at < range.end {
-            let bytes = match body.next().await? {
-                Ok(bytes) => bytes,
-                Err(error) => return Some((Err(error), (body, u64::MAX, range))),
-            };
-            let here = at..at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-            at = here.end;
-            let cut = |to: u64| usize::try_from(to.clamp(here.start, here.end) - here.start).unwrap_or(0);
-            let wanted = bytes.slice(cut(range.start)..cut(range.end));
-            if !wanted.is_empty() {
-                return Some((Ok(wanted), (body, at, range)));
-            }
-        }
-        None
-    })
+/// Digits. More than a file can have are as good as the most.
+fn position(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 pub(super) async fn head(
@@ -207,7 +196,9 @@ pub(super) async fn head(
         return Err(Problem::new(Code::NotRegularFile, "not a regular file"));
     }
     let mut response = StatusCode::OK.into_response();
-    describe(response.headers_mut(), entry.size);
+    describe(response.headers_mut());
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response.headers_mut().insert(header::CONTENT_LENGTH, entry.size.into());
     Ok(response)
 }
 
@@ -286,32 +277,25 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_what_was_asked_for_or_nothing() {
-        let range = |text: &'static str| requested(&HeaderValue::from_static(text), 10);
-        assert_eq!(range("bytes=0-0"), Some(0..1));
-        assert_eq!(range("bytes=2-"), Some(2..10));
-        assert_eq!(range("bytes=-3"), Some(7..10));
-        assert_eq!(range("bytes=-30"), Some(0..10));
-        assert_eq!(range("bytes=5-99999999999999999999"), None);
-        assert_eq!(range("bytes=5-18446744073709551615"), Some(5..10));
-        for text in ["bytes=10-", "bytes=5-4", "bytes=0-1,3-4", "bytes=-0", "lines=0-1", "bytes=a-b", "bytes"]
-        {
-            assert_eq!(range(text), None, "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_part_of_a_stream_is_cut_across_its_pieces() {
-        let whole = Bytes::from_static(b"0123456789");
-        for size in 1..=10 {
-            for (start, end) in [(0, 10), (3, 7), (9, 10), (0, 1)] {
-                let pieces: Vec<_> =
-                    whole.chunks(size).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-                let part: Vec<_> = part(futures_util::stream::iter(pieces), start..end).collect().await;
-                let part: Vec<u8> = part.into_iter().flat_map(|piece| piece.unwrap()).collect();
-                let (start, end) = (usize::try_from(start).unwrap(), usize::try_from(end).unwrap());
-                assert_eq!(part, whole[start..end], "{size} {start} {end}");
-            }
+    fn ranges_are_what_was_asked_for_or_everything() {
+        let part = |text: &'static str| part(&HeaderValue::from_static(text));
+        let span = |first, last| Part::Span { first, last };
+        assert_eq!(part("bytes=0-0"), span(0, 0));
+        assert_eq!(part("bytes=2-"), span(2, u64::MAX));
+        assert_eq!(part("bytes=-3"), Part::Suffix(3));
+        assert_eq!(part("bytes=-0"), Part::Suffix(0));
+        assert_eq!(part("bytes=5-99999999999999999999"), span(5, u64::MAX));
+        for text in [
+            "bytes=5-4",
+            "bytes=0-1,3-4",
+            "lines=0-1",
+            "bytes=a-b",
+            "bytes",
+            "bytes=-",
+            "bytes=+1-2",
+            "bytes= 1-2",
+        ] {
+            assert_eq!(part(text), Part::Whole, "{text}");
         }
     }
 }

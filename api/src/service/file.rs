@@ -3,7 +3,10 @@
 use super::live::Live;
 use super::{Refusal, Service};
 use crate::tenant::Tenant;
-use anchorhold_sandbox::{Download, Entry, Error, FileError, SessionId, WorkspacePath, Written};
+use anchorhold_sandbox::{
+    ArchiveFormat, Change, Download, Entry, Error, FileBody, FileError, Part, SessionId, Unpacked,
+    WorkspacePath, Written,
+};
 use base64::Engine as _;
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
@@ -24,6 +27,17 @@ pub struct ListRequest {
     pub after: Option<String>,
     /// At most so many entries.
     pub limit: usize,
+}
+
+/// An archive on its way in.
+#[derive(Debug)]
+pub struct ArchiveRequest {
+    /// The directory to unpack it in.
+    pub path: WorkspacePath,
+    /// What it is, where known.
+    pub format: Option<ArchiveFormat>,
+    /// Bytes, where known.
+    pub length: Option<u64>,
 }
 
 /// A part of a directory's entries.
@@ -50,14 +64,51 @@ impl Service {
         Ok(live.cells.upload(path, length, body).await?)
     }
 
-    /// Reads a file.
+    /// Reads a file, or a part of it.
     pub async fn download(
         &self,
         tenant: &Tenant,
         session: SessionId,
         path: &WorkspacePath,
+        part: Part,
     ) -> Result<Download, Refusal> {
-        Ok(self.workspace(tenant, session).await?.cells.download(path).await?)
+        Ok(self.workspace(tenant, session).await?.cells.download(path, part).await?)
+    }
+
+    /// Makes several changes as one.
+    pub async fn batch(
+        &self,
+        tenant: &Tenant,
+        session: SessionId,
+        changes: Vec<Change>,
+    ) -> Result<(), Refusal> {
+        self.accepting()?;
+        Ok(self.workspace(tenant, session).await?.cells.batch(changes).await?)
+    }
+
+    /// Unpacks an archive below a directory.
+    pub async fn unpack(
+        &self,
+        tenant: &Tenant,
+        session: SessionId,
+        archive: &ArchiveRequest,
+        body: impl Stream<Item = io::Result<Bytes>> + Send,
+    ) -> Result<Unpacked, Refusal> {
+        self.accepting()?;
+        let ArchiveRequest { path, format, length } = archive;
+        let live = self.workspace(tenant, session).await?;
+        Ok(live.cells.unpack(path, *format, *length, body).await?)
+    }
+
+    /// Packs what is below a directory.
+    pub async fn pack(
+        &self,
+        tenant: &Tenant,
+        session: SessionId,
+        path: &WorkspacePath,
+        format: ArchiveFormat,
+    ) -> Result<FileBody, Refusal> {
+        Ok(self.workspace(tenant, session).await?.cells.pack(path, format).await?)
     }
 
     /// Says what is at a path.
@@ -114,7 +165,7 @@ impl Service {
 /// A file's content in base64 of at most `room` bytes, or why not.
 pub(super) async fn read_whole(live: &Live, path: &WorkspacePath, room: usize) -> Result<String, String> {
     let too_large = || "the files together are too large to be returned".to_owned();
-    let download = live.cells.download(path).await.map_err(|error| match error {
+    let download = live.cells.download(path, Part::Whole).await.map_err(|error| match error {
         Error::File(error) => reason(error).to_owned(),
         other => other.to_string(),
     })?;

@@ -4,7 +4,10 @@
 //! left for what answers at once. Nothing here follows a symbolic link or leaves the workspace (`tree`); the paths, the
 //! names and the files themselves are hostile, and may change under every step.
 
+mod archive;
+mod batch;
 mod remove;
+mod transaction;
 mod transfer;
 mod tree;
 
@@ -27,8 +30,8 @@ const WORKERS: usize = 4;
 const TRANSFERS_MAX: usize = WORKERS - 1;
 /// Operations that wait; more are refused.
 const QUEUED_MAX: usize = 256;
-/// The workers keep no large thing on their stacks.
-const WORKER_STACK_BYTES: usize = 256 * 1024;
+/// The deepest calls are those of decompressors, which keep their tables elsewhere. What is not touched costs nothing.
+const WORKER_STACK_BYTES: usize = 1024 * 1024;
 
 /// An operation on its way.
 struct Job {
@@ -46,12 +49,6 @@ pub(crate) struct Said {
     pub(crate) cancelled: AtomicBool,
     /// All of an upload was sent; this much.
     pub(crate) complete: OnceLock<u64>,
-}
-
-impl Job {
-    fn is_transfer(&self) -> bool {
-        matches!(self.action, FileAction::Upload { .. } | FileAction::Download)
-    }
 }
 
 #[derive(Default)]
@@ -139,7 +136,7 @@ impl Cell {
     fn accept(&self, request: FileRequest, mut descriptors: Vec<OwnedFd>) {
         let FileRequest { operation, path, action } = request;
         let job = Job { operation, path, action, pipe: descriptors.pop(), said: Arc::default() };
-        if job.is_transfer() && job.pipe.is_none() {
+        if job.action.is_transfer() && job.pipe.is_none() {
             return self.refuse(operation, Errno::BADF);
         }
         let mut queue = lock(&self.queue);
@@ -173,7 +170,7 @@ impl Cell {
     fn work(&self) {
         loop {
             let job = self.take();
-            let (operation, transfer) = (job.operation, job.is_transfer());
+            let (operation, transfer) = (job.operation, job.action.is_transfer());
             let answer = self.perform(job).unwrap_or_else(FileAnswer::Refused);
             let mut queue = lock(&self.queue);
             queue.running.retain(|(id, _)| *id != operation);
@@ -190,9 +187,9 @@ impl Cell {
         let mut queue = lock(&self.queue);
         loop {
             let free = queue.transfers < TRANSFERS_MAX;
-            let next = queue.waiting.iter().position(|job| free || !job.is_transfer());
+            let next = queue.waiting.iter().position(|job| free || !job.action.is_transfer());
             if let Some(job) = next.and_then(|index| queue.waiting.remove(index)) {
-                queue.transfers += usize::from(job.is_transfer());
+                queue.transfers += usize::from(job.action.is_transfer());
                 queue.running.push((job.operation, Arc::clone(&job.said)));
                 return job;
             }
@@ -211,12 +208,12 @@ impl Cell {
                 let (size, sha256) = transfer::upload(&self.tree, &path, operation, &pipe()?, length, &said)?;
                 Ok(FileAnswer::Written { size, sha256 })
             }
-            FileAction::Download => {
+            FileAction::Download { part } => {
                 let pipe = pipe()?;
                 let (file, entry) = transfer::open(&self.tree, &path)?;
-                let size = entry.size;
+                let range = part.of(entry.size).ok_or(FileError::OutOfRange(entry.size))?;
                 self.answer(operation, FileAnswer::Found(entry));
-                transfer::download(&file, size, pipe, cancelled)?;
+                transfer::download(&file, range, pipe, cancelled)?;
                 Ok(FileAnswer::Done)
             }
             FileAction::Stat => Ok(FileAnswer::Found(self.tree.stat(&path)?)),
@@ -230,6 +227,26 @@ impl Cell {
             FileAction::Delete { recursive } => {
                 remove::remove(&self.tree, &path, recursive, cancelled)?;
                 Ok(FileAnswer::Done)
+            }
+            FileAction::Batch(changes) => {
+                let outcome = batch::apply(&self.tree, operation, &changes, cancelled);
+                Ok(match outcome {
+                    Ok(()) => FileAnswer::Done,
+                    Err((index, why)) => {
+                        FileAnswer::Failed { index: u32::try_from(index).unwrap_or(u32::MAX), why }
+                    }
+                })
+            }
+            FileAction::Unpack { format, length } => {
+                let received = archive::Received::new(pipe()?, length, &said)?;
+                let (entries, bytes) = archive::unpack(&self.tree, &path, operation, format, received)?;
+                Ok(FileAnswer::Unpacked { entries, bytes })
+            }
+            FileAction::Pack { format } => {
+                let pipe = pipe()?;
+                let contents = archive::Contents::of(&self.tree, &path, cancelled)?;
+                self.answer(operation, FileAnswer::Begun);
+                Ok(FileAnswer::Packed { bytes: archive::pack(&contents, format, pipe, cancelled)? })
             }
         }
     }

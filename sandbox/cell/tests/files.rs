@@ -4,7 +4,9 @@
 
 mod support;
 
-use anchorhold_jail::hatch::{EntryKind, FileAction, FileAnswer, FileError, FromCell, ToCell};
+use anchorhold_jail::hatch::{
+    ArchiveFault, ArchiveFormat, Change, EntryKind, FileAction, FileAnswer, FileError, FromCell, Part, ToCell,
+};
 use rustix::fs::{FileType, Mode};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -35,7 +37,7 @@ fn upload(cell: &Cell, path: &str, content: &[u8], length: Option<u64>) -> FileA
 
 fn download(cell: &Cell, path: &str) -> Result<Vec<u8>, FileError> {
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let id = cell.ask(path, FileAction::Download, Some(writer.as_fd()));
+    let id = cell.ask(path, FileAction::Download { part: Part::Whole }, Some(writer.as_fd()));
     drop(writer);
     let found = match cell.answer(id) {
         FileAnswer::Found(entry) => entry,
@@ -116,6 +118,115 @@ fn a_wrong_length_changes_nothing() {
     }
     assert_eq!(download(&cell, "a").unwrap(), b"before");
     assert_eq!(fs::read_dir(cell.workspace()).unwrap().count(), 1, "no temporary file is left");
+}
+
+/// Sends an archive, as a sender that does not say its length.
+fn unpack(cell: &Cell, path: &str, content: &[u8]) -> FileAnswer {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let id = cell.ask(path, FileAction::Unpack { format: None, length: None }, Some(reader.as_fd()));
+    drop(reader);
+    cell.send(&ToCell::Complete { operation: id, bytes: content.len() as u64 }, &[]);
+    let content = content.to_vec();
+    let sender = std::thread::spawn(move || writer.write_all(&content));
+    let answer = cell.answer(id);
+    let _hung_up = sender.join().unwrap();
+    answer
+}
+
+fn pack(cell: &Cell, path: &str, format: ArchiveFormat) -> Vec<u8> {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let id = cell.ask(path, FileAction::Pack { format }, Some(writer.as_fd()));
+    drop(writer);
+    assert!(matches!(cell.answer(id), FileAnswer::Begun));
+    let mut content = Vec::new();
+    reader.read_to_end(&mut content).unwrap();
+    match cell.answer(id) {
+        FileAnswer::Packed { bytes } => assert_eq!(bytes, content.len() as u64),
+        other => panic!("{other:?}"),
+    }
+    content
+}
+
+#[test]
+fn archives_round_trip_without_what_is_no_file() {
+    let cell = cell();
+    let workspace = cell.workspace();
+    fs::create_dir_all(workspace.join("in/empty")).unwrap();
+    fs::write(workspace.join("in/a"), vec![7; 300_000]).unwrap();
+    symlink("/etc/passwd", workspace.join("in/link")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, workspace.join("in/fifo"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+    // Names that are no UTF-8 look alike; one that looks like them is a name.
+    for name in [&b"\xff"[..], b"\xfe", "\u{fffd}".as_bytes()] {
+        fs::write(workspace.join("in").join(std::ffi::OsStr::from_bytes(name)), name).unwrap();
+    }
+    for format in [ArchiveFormat::Tar, ArchiveFormat::TarGz, ArchiveFormat::TarZst, ArchiveFormat::Zip] {
+        let packed = pack(&cell, "in", format);
+        let answer = unpack(&cell, "out/here", &packed);
+        assert!(
+            matches!(answer, FileAnswer::Unpacked { entries: 3, bytes: 300_003 }),
+            "{format:?} {answer:?}"
+        );
+        assert_eq!(
+            list(&cell, "out/here", true).unwrap(),
+            ["out/here/a", "out/here/empty", "out/here/\u{fffd}"]
+        );
+        assert_eq!(fs::read(workspace.join("out/here/a")).unwrap(), vec![7; 300_000], "{format:?}");
+        // A tar ends with two empty blocks, of which one is enough.
+        let end = if format == ArchiveFormat::Tar { 1024 } else { 1 };
+        for cut in [0, packed.len() / 2, packed.len() - end] {
+            let broken = refused(unpack(&cell, "cut", &packed[..cut]));
+            assert_eq!(broken, FileError::Archive(ArchiveFault::Unreadable), "{format:?} {cut}");
+        }
+        assert!(matches!(simple(&cell, "out", DELETE_ALL), Ok(FileAnswer::Done)));
+    }
+    assert_eq!(fs::read_dir(&workspace).unwrap().count(), 1, "no staging directory is left");
+}
+
+#[test]
+fn a_batch_is_undone_in_any_order() {
+    let cell = cell();
+    let workspace = cell.workspace();
+    fs::create_dir_all(workspace.join("d/e")).unwrap();
+    fs::write(workspace.join("d/e/f"), "before").unwrap();
+    let write = |path: &str| Change::Write { path: path.into(), content: b"after".to_vec() };
+    let moved = |from: &str, to: &str| Change::Move { from: from.into(), to: to.into() };
+    let changes = vec![
+        write("d/e/f"),
+        moved("d/e", "g/h"),
+        write("g/h/new"),
+        Change::Delete { path: "d".into(), recursive: false },
+        moved("g", "d"),
+        Change::Delete { path: "d/h/f".into(), recursive: false },
+        write("d/h/f"),
+        Change::MakeDirectory { path: "d/h/i/j".into() },
+    ];
+    let ask = |changes| simple(&cell, "", FileAction::Batch(changes));
+    let before = list(&cell, "", true).unwrap();
+    for length in 0..changes.len() {
+        let mut changes = changes[..length].to_vec();
+        changes.push(Change::Delete { path: "none".into(), recursive: true });
+        let failed = ask(changes).unwrap();
+        assert!(
+            matches!(failed, FileAnswer::Failed { index, why: FileError::NotFound } if index as usize == length),
+            "{failed:?}"
+        );
+        assert_eq!(list(&cell, "", true).unwrap(), before, "{length}");
+        assert_eq!(fs::read(workspace.join("d/e/f")).unwrap(), b"before", "{length}");
+    }
+    assert!(matches!(ask(changes), Ok(FileAnswer::Done)));
+    assert_eq!(list(&cell, "", true).unwrap(), ["d", "d/h", "d/h/f", "d/h/i", "d/h/i/j", "d/h/new"]);
+    assert_eq!(fs::read_dir(&workspace).unwrap().count(), 1, "no staging directory is left");
+}
+
+#[test]
+fn an_archive_that_is_cancelled_leaves_nothing() {
+    let cell = cell();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let id = cell.ask("", FileAction::Unpack { format: None, length: None }, Some(reader.as_fd()));
+    writer.write_all(&[0; 512]).unwrap();
+    cell.send(&ToCell::Cancel { execution: id }, &[]);
+    assert_eq!(refused(cell.answer(id)), FileError::Incomplete);
+    assert!(fs::read_dir(cell.workspace()).unwrap().next().is_none());
 }
 
 #[test]
@@ -209,13 +320,16 @@ fn leftovers_of_a_dead_cell_are_removed() {
     let workspace = cell.workspace();
     fs::create_dir_all(workspace.join("a/b")).unwrap();
     fs::write(workspace.join("a/b/.anchorhold-dead"), "x").unwrap();
+    fs::create_dir_all(workspace.join(".anchorhold-staging/taken/away")).unwrap();
+    fs::write(workspace.join(".anchorhold-staging/1"), "x").unwrap();
     cell.commit(support::MEMORY);
     assert!(!workspace.join("a/b/.anchorhold-dead").exists());
+    assert_eq!(fs::read_dir(&workspace).unwrap().count(), 1);
 }
 
 fn stalled_download(cell: &Cell) -> (PipeReader, anchorhold_jail::id::ExecutionId) {
     let (reader, writer) = std::io::pipe().unwrap();
-    let id = cell.ask("large", FileAction::Download, Some(writer.as_fd()));
+    let id = cell.ask("large", FileAction::Download { part: Part::Whole }, Some(writer.as_fd()));
     assert!(matches!(cell.answer(id), FileAnswer::Found(_)));
     (reader, id)
 }

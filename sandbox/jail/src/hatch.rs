@@ -7,6 +7,7 @@
 use crate::id::ExecutionId;
 use crate::walls::Walls;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// The longest rich value (a result or an error, JSON) that a cell sends on; longer ones it refuses.
 pub const VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -51,15 +52,15 @@ pub enum ToCell {
         /// Which one.
         execution: ExecutionId,
     },
-    /// Everything of an upload whose length was not known was sent: without this word it does not become visible, so
-    /// that a sender that dies leaves nothing behind.
+    /// Everything of an upload or an archive whose length was not known was sent: without this word it does not become
+    /// visible, so that a sender that dies leaves nothing behind.
     Complete {
-        /// Which upload.
+        /// Which operation.
         operation: ExecutionId,
         /// How much that is.
         bytes: u64,
     },
-    /// A file operation (files cells). Uploads and downloads carry one descriptor: a pipe's end.
+    /// A file operation (files cells). Transfers ([`FileAction::is_transfer`]) carry one descriptor: a pipe's end.
     File(FileRequest),
 }
 
@@ -147,7 +148,7 @@ pub enum FromCell {
     },
     /// The execution ended.
     Ended(Ended),
-    /// A file operation ended, or (download) begins.
+    /// A file operation ended, or (download, pack) begins.
     File {
         /// Which one.
         operation: ExecutionId,
@@ -218,7 +219,7 @@ pub struct FileRequest {
 }
 
 /// What to do with a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileAction {
     /// Write what comes through the pipe; parents are made; visible only when complete.
     /// `length` is what the sender promised; a different length changes nothing. Where it is not known,
@@ -228,7 +229,10 @@ pub enum FileAction {
         length: Option<u64>,
     },
     /// Send the file through the pipe, after [`FileAnswer::Found`].
-    Download,
+    Download {
+        /// How much of it; resolved against the size that [`FileAnswer::Found`] says.
+        part: Part,
+    },
     /// Say what it is.
     Stat,
     /// List a directory.
@@ -241,6 +245,100 @@ pub enum FileAction {
         /// A directory with all it holds.
         recursive: bool,
     },
+    /// Make all of these changes, in this order, or none. The request's path is the workspace.
+    Batch(Vec<Change>),
+    /// Put all that the archive in the pipe holds below the directory, which is made if need be; or nothing.
+    Unpack {
+        /// What it is; seen by its first bytes where not known.
+        format: Option<ArchiveFormat>,
+        /// As for an upload.
+        length: Option<u64>,
+    },
+    /// Send what is below the directory as an archive through the pipe, after [`FileAnswer::Begun`]: files and
+    /// directories. Links, special files and names that are no UTF-8 are left out.
+    Pack {
+        /// As what.
+        format: ArchiveFormat,
+    },
+}
+
+impl FileAction {
+    /// Whether content goes through a pipe, at the pace of its far end.
+    pub fn is_transfer(&self) -> bool {
+        matches!(self, Self::Upload { .. } | Self::Download { .. } | Self::Unpack { .. } | Self::Pack { .. })
+    }
+}
+
+/// How much of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// From the first byte to the last, which belongs to it; the file may end before.
+    Span {
+        /// Counted from 0.
+        first: u64,
+        /// Not before `first`.
+        last: u64,
+    },
+    /// So many bytes at its end, or all that there are.
+    Suffix(u64),
+}
+
+impl Part {
+    /// Which bytes of a file of this size; `None` when it has none of them. An empty file is always whole.
+    pub fn of(self, size: u64) -> Option<Range<u64>> {
+        let range = match self {
+            Self::Span { first, last } if size > 0 => first..last.saturating_add(1).min(size),
+            Self::Suffix(bytes) if size > 0 => size.saturating_sub(bytes)..size,
+            _ => return Some(0..size),
+        };
+        (range.start < range.end).then_some(range)
+    }
+}
+
+/// One of the changes of a batch. Paths are as in a [`FileRequest`], and none is the workspace itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Write a file; parents are made, and a regular file of that name is replaced.
+    Write {
+        /// Which one.
+        path: String,
+        /// All of it.
+        content: Vec<u8>,
+    },
+    /// Remove it.
+    Delete {
+        /// Which one.
+        path: String,
+        /// A directory with all it holds.
+        recursive: bool,
+    },
+    /// Give a file or a directory another path; parents are made, and nothing may be there.
+    Move {
+        /// Where it is.
+        from: String,
+        /// Where it is to be.
+        to: String,
+    },
+    /// Make a directory and its parents; one that is there stays.
+    MakeDirectory {
+        /// Which one.
+        path: String,
+    },
+}
+
+/// The kinds of archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ArchiveFormat {
+    /// ustar with the extensions of PAX and GNU for long names.
+    Tar,
+    /// The same in gzip.
+    TarGz,
+    /// The same in Zstandard.
+    TarZst,
+    /// Stored or deflated.
+    Zip,
 }
 
 /// What became of a file operation.
@@ -257,8 +355,29 @@ pub enum FileAnswer {
     Found(Entry),
     /// Part of a listing.
     Entries(Vec<Entry>),
-    /// Done; ends a listing, a download and a removal.
+    /// Done; ends a listing, a download, a removal and a batch.
     Done,
+    /// An archive was unpacked.
+    Unpacked {
+        /// Files and directories that it named.
+        entries: u32,
+        /// Bytes of the files.
+        bytes: u64,
+    },
+    /// An archive begins to come through the pipe.
+    Begun,
+    /// The archive was sent.
+    Packed {
+        /// This long: what the reader has otherwise was cut.
+        bytes: u64,
+    },
+    /// A change of a batch was refused, and none was made.
+    Failed {
+        /// Which one, counted from 0.
+        index: u32,
+        /// Why.
+        why: FileError,
+    },
     /// Refused.
     Refused(FileError),
 }
@@ -315,7 +434,81 @@ pub enum FileError {
     /// More entries than a listing holds.
     #[error("too many entries")]
     TooMany,
+    /// The file, of this size, has nothing of the part that was asked for.
+    #[error("the file has {0} bytes: none of them is in the range")]
+    OutOfRange(u64),
+    /// What arrived is no archive that is unpacked.
+    #[error("the archive is refused: {0}")]
+    Archive(ArchiveFault),
+    /// An archive that needs more than an archive may.
+    #[error("the archive goes beyond a limit: {0}")]
+    ArchiveLimit(ArchiveLimit),
     /// The kernel said no, with this error number.
     #[error("the kernel refused (errno {0})")]
     Other(i32),
+}
+
+/// What is wrong with an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ArchiveFault {
+    /// Cut, damaged, of another format, encrypted, or made in a way that is not taken.
+    #[error("it cannot be read to its end")]
+    Unreadable,
+    /// Bytes behind the end: readers would disagree about what it holds.
+    #[error("something follows its end")]
+    Trailing,
+    /// Absolute, with `..`, reserved, or no UTF-8.
+    #[error("a name in it is not usable")]
+    Name,
+    /// The same name twice, or a file where it has a directory.
+    #[error("a name in it is repeated")]
+    Repeated,
+    /// A symbolic or a hard link.
+    #[error("it has a link")]
+    Link,
+    /// A device, a FIFO, a sparse file, or what else is neither file nor directory.
+    #[error("it has something that is neither file nor directory")]
+    Special,
+    /// It says two different things about a size, or bytes belong to two entries.
+    #[error("its sizes contradict each other")]
+    Sizes,
+}
+
+/// Which of an archive's limits was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ArchiveLimit {
+    /// Files and directories.
+    #[error("too many entries")]
+    Entries,
+    /// Length or depth of a path, or all paths together.
+    #[error("names too long, too deep or too many")]
+    Names,
+    /// What is unpacked has no room in the workspace, or what is packed is larger than any.
+    #[error("too large")]
+    Space,
+    /// It takes more processor time than its size allows.
+    #[error("too much work for its size")]
+    Work,
+    /// The compressor's window.
+    #[error("a window of more than 8 MiB")]
+    Window,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_cut_to_the_file() {
+        let span = |first, last| Part::Span { first, last };
+        assert_eq!(Part::Whole.of(10), Some(0..10));
+        assert_eq!(span(0, 0).of(10), Some(0..1));
+        assert_eq!(span(5, u64::MAX).of(10), Some(5..10));
+        assert_eq!(Part::Suffix(3).of(10), Some(7..10));
+        assert_eq!(Part::Suffix(30).of(10), Some(0..10));
+        for outside in [span(10, 12), Part::Suffix(0)] {
+            assert_eq!(outside.of(10), None, "{outside:?}");
+            assert_eq!(outside.of(0), Some(0..0), "{outside:?}");
+        }
+    }
 }

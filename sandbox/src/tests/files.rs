@@ -1,7 +1,7 @@
 //! File operations, with files cells that keep their word and others.
 
 use super::*;
-use crate::{FileError, WorkspacePath};
+use crate::{ArchiveFormat, Change, FileError, Part, WorkspacePath};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::io;
@@ -25,7 +25,7 @@ async fn operations_share_one_cell() {
     let written = session.upload(&path("new"), Some(300_000), body(3)).await.unwrap();
     assert_eq!((written.size, written.sha256), (300_000, [3; 32]));
     assert_eq!(session.upload(&path("new"), None, body(50)).await.unwrap().size, 5_000_000);
-    let download = session.download(&path("exact")).await.unwrap();
+    let download = session.download(&path("exact"), Part::Whole).await.unwrap();
     assert_eq!(download.entry.size, 300_000);
     let content: Vec<Bytes> = download.body.try_collect().await.unwrap();
     assert_eq!(content.iter().map(Bytes::len).sum::<usize>(), 300_000);
@@ -64,11 +64,11 @@ async fn a_download_is_exactly_as_long_as_its_entry_says() {
     let (_warden, sandbox, _events) = start().await;
     let session = sandbox.open(spec());
     for _ in 0..10 {
-        let longer = session.download(&path("longer")).await.unwrap();
+        let longer = session.download(&path("longer"), Part::Whole).await.unwrap();
         let content: Vec<Bytes> = longer.body.try_collect().await.unwrap();
         assert_eq!(content.iter().map(Bytes::len).sum::<usize>(), 300_000);
     }
-    let mut shorter = session.download(&path("shorter")).await.unwrap().body;
+    let mut shorter = session.download(&path("shorter"), Part::Whole).await.unwrap().body;
     let mut read = 0;
     let error = loop {
         match shorter.next().await.expect("an error before the end") {
@@ -79,9 +79,60 @@ async fn a_download_is_exactly_as_long_as_its_entry_says() {
     assert_eq!((read, error.kind()), (200_000, io::ErrorKind::UnexpectedEof));
     assert!(shorter.next().await.is_none());
     for _ in 0..10 {
-        drop(session.download(&path("longer")).await.unwrap());
+        drop(session.download(&path("longer"), Part::Whole).await.unwrap());
     }
-    assert_eq!(session.download(&path("none")).await.map(|_| ()), Err(Error::File(FileError::NotFound)));
+    assert_eq!(
+        session.download(&path("none"), Part::Whole).await.map(|_| ()),
+        Err(Error::File(FileError::NotFound))
+    );
+}
+
+#[tokio::test]
+async fn a_part_is_as_long_as_what_was_asked_for() {
+    let (_warden, sandbox, _events) = start().await;
+    let session = sandbox.open(spec());
+    let part = Part::Span { first: 299_990, last: 400_000 };
+    // The pipe has more than the part.
+    let download = session.download(&path("exact"), part).await.unwrap();
+    assert_eq!(download.range, 299_990..300_000);
+    let content: Vec<Bytes> = download.body.try_collect().await.unwrap();
+    assert_eq!(content.iter().map(Bytes::len).sum::<usize>(), 10);
+    let outside = Part::Span { first: 300_000, last: 400_000 };
+    let lied = session.download(&path("exact"), outside).await.map(|_| ());
+    assert_eq!(lied, Err(Error::Lost), "it found what is not there");
+}
+
+#[tokio::test]
+async fn an_archive_is_whole_when_the_cell_says_so() {
+    let (warden, sandbox, _events) = start().await;
+    let session = sandbox.open(spec());
+    let pack = async |what: &str| session.pack(&path(what), ArchiveFormat::Zip).await;
+    let content: Vec<Bytes> = pack("exact").await.unwrap().try_collect().await.unwrap();
+    assert_eq!(content.iter().map(Bytes::len).sum::<usize>(), 300_000);
+    for what in ["cut", "dies"] {
+        let mut body = pack(what).await.unwrap();
+        let error = loop {
+            match body.next().await.expect("an error before the end") {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{what}");
+        assert!(body.next().await.is_none());
+    }
+    assert_eq!(pack("none").await.map(|_| ()), Err(Error::File(FileError::NotFound)));
+    assert_eq!(warden.cells().len(), 1, "so far it kept to the protocol");
+    assert_eq!(pack("hasty").await.map(|_| ()), Err(Error::Lost));
+}
+
+#[tokio::test]
+async fn a_refused_change_is_one_of_those_asked_for() {
+    let (_warden, sandbox, _events) = start().await;
+    let session = sandbox.open(spec());
+    let change = || Change::MakeDirectory { path: "d".into() };
+    let refused = session.batch(vec![change(), change()]).await;
+    assert_eq!(refused, Err(Error::Change { index: 1, why: FileError::Conflict }));
+    assert_eq!(session.batch(vec![change()]).await, Err(Error::Lost));
 }
 
 #[tokio::test]

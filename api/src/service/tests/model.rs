@@ -6,9 +6,9 @@
 #![expect(missing_docs, reason = "the sandbox documents the same face")]
 
 use anchorhold_sandbox::{
-    Boottime, Capture, Cause, CellId, ContextKey, ContextStatus, Digest, Download, Entry, Error, Event,
-    Execution, ExecutionId, Finished, Follower, Image, Outcome, SessionId, SessionSpec, SessionState,
-    Tombstone, Usage, Walls, WorkspacePath, Written,
+    ArchiveFormat, Boottime, Capture, Cause, CellId, Change, ContextKey, ContextStatus, Digest, Download,
+    Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome, Part,
+    SessionId, SessionSpec, SessionState, Tombstone, Unpacked, Usage, Walls, WorkspacePath, Written,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -359,7 +359,25 @@ impl Session {
         Err(Error::Unavailable)
     }
 
-    pub async fn download(&self, _: &WorkspacePath) -> Result<Download, Error> {
+    pub async fn download(&self, _: &WorkspacePath, _: Part) -> Result<Download, Error> {
+        Err(Error::Unavailable)
+    }
+
+    pub async fn unpack(
+        &self,
+        _: &WorkspacePath,
+        _: Option<ArchiveFormat>,
+        _: Option<u64>,
+        _: impl Stream<Item = io::Result<Bytes>> + Send,
+    ) -> Result<Unpacked, Error> {
+        Err(Error::Unavailable)
+    }
+
+    pub async fn pack(&self, _: &WorkspacePath, _: ArchiveFormat) -> Result<FileBody, Error> {
+        Err(Error::Unavailable)
+    }
+
+    pub async fn batch(&self, _: Vec<Change>) -> Result<(), Error> {
         Err(Error::Unavailable)
     }
 

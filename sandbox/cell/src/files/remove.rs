@@ -47,6 +47,16 @@ struct Above {
     name: CString,
 }
 
+/// Empties a directory and removes it from the one above, as far as that can be done.
+pub fn discard(parent: &OwnedFd, name: &CStr) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    if let Ok(directory) = tree::open_beneath(parent, name.to_bytes(), flags) {
+        // What stays is hidden, and removed when the next files cell starts.
+        let _stays = empty(directory, &AtomicBool::new(false));
+    }
+    let _stays = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+}
+
 /// Empties a directory. Holds one descriptor and no stack of calls, so depth costs nothing but names. A directory that
 /// was moved meanwhile is noticed: the way back up must lead to where it came from.
 fn empty(top: OwnedFd, cancelled: &AtomicBool) -> Result<(), FileError> {
@@ -111,8 +121,8 @@ fn remove_simple(directory: &OwnedFd, name: &CStr) -> Result<bool, FileError> {
     }
 }
 
-/// Removes the temporary files of uploads that nobody finishes any more. What it does not find stays hidden and counts
-/// towards the session's quota; it is not worth refusing the session.
+/// Removes the temporary files of uploads and the staging directories of transactions that nobody finishes any more.
+/// What it does not find stays hidden and counts towards the session's quota; it is not worth refusing the session.
 pub fn leftovers(tree: &Tree) {
     let mut left = vec![Vec::new()];
     let mut searched = 0;
@@ -127,7 +137,9 @@ pub fn leftovers(tree: &Tree) {
             let name = found.file_name().to_bytes();
             let deep = path.iter().filter(|byte| **byte == b'/').count() + 1 >= DEPTH_MAX;
             if name.starts_with(RESERVED.as_bytes()) {
-                let _stays = rustix::fs::unlinkat(&directory, found.file_name(), AtFlags::empty());
+                if rustix::fs::unlinkat(&directory, found.file_name(), AtFlags::empty()).is_err() {
+                    discard(&directory, found.file_name());
+                }
             } else if found.file_type().is_dir() && !tree::is_hidden(found.file_name()) && !deep {
                 left.push(tree::join(&path, name));
             }

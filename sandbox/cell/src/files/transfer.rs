@@ -5,14 +5,15 @@ use super::tree::{self, Path, RESERVED, Tree, refusal};
 use anchorhold_jail::hatch::{Entry, EntryKind, FileError};
 use anchorhold_jail::id::ExecutionId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes that are moved at once.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Between two looks at whether the operation was cancelled.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// So many looks without a byte moved, and the far end counts as dead: five minutes.
@@ -67,7 +68,7 @@ pub fn upload(
 ) -> Result<(u64, [u8; 32]), FileError> {
     let (parent, name) = path.split().ok_or(FileError::NotRegular)?;
     let directory = tree.make_directory(parent)?;
-    replaceable(&directory, name)?;
+    tree::replaceable(&directory, name)?;
     let temporary = Temporary::create(&directory, operation)?;
     unblock(pipe)?;
     let cancelled = &said.cancelled;
@@ -95,7 +96,7 @@ pub fn upload(
 }
 
 /// How much there was to send: who closed the pipe may have died in the middle.
-fn promised(said: &Said) -> Result<u64, FileError> {
+pub fn promised(said: &Said) -> Result<u64, FileError> {
     for _ in 0..PROMISE_LOOKS {
         if let Some(bytes) = said.complete.get() {
             return Ok(*bytes);
@@ -111,20 +112,8 @@ fn promised(said: &Said) -> Result<u64, FileError> {
     Err(FileError::Incomplete)
 }
 
-/// Only a regular file, or nothing, makes way for an upload.
-fn replaceable(directory: &OwnedFd, name: &str) -> Result<(), FileError> {
-    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(refusal(errno)),
-        Ok(stat) => match tree::kind(&stat) {
-            EntryKind::File => Ok(()),
-            EntryKind::Directory => Err(FileError::Conflict),
-            EntryKind::Symlink | EntryKind::Other => Err(FileError::NotRegular),
-        },
-    }
-}
-
-fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), FileError> {
+/// Writes all of it.
+pub fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), FileError> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(written) => bytes = &bytes[written..],
@@ -143,10 +132,16 @@ pub fn open(tree: &Tree, path: &Path) -> Result<(OwnedFd, Entry), FileError> {
     if entry.kind == EntryKind::File { Ok((file, entry)) } else { Err(FileError::NotRegular) }
 }
 
-/// Sends exactly `size` bytes of a file; fewer, when it was cut short meanwhile, are an error. Closes the pipe.
-pub fn download(file: &OwnedFd, size: u64, pipe: OwnedFd, cancelled: &AtomicBool) -> Result<(), FileError> {
+/// Sends exactly these bytes of a file; fewer, when it was cut short meanwhile, are an error. Closes the pipe.
+pub fn download(
+    file: &OwnedFd,
+    range: Range<u64>,
+    pipe: OwnedFd,
+    cancelled: &AtomicBool,
+) -> Result<(), FileError> {
     unblock(&pipe)?;
-    let mut left = size;
+    rustix::fs::seek(file, SeekFrom::Start(range.start)).map_err(refusal)?;
+    let mut left = range.end - range.start;
     let mut chunk = vec![0; CHUNK_BYTES];
     while left > 0 {
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
@@ -167,14 +162,14 @@ pub fn download(file: &OwnedFd, size: u64, pipe: OwnedFd, cancelled: &AtomicBool
     Ok(())
 }
 
-/// The flag belongs to this end of the pipe alone; the far end keeps its own.
-fn unblock(pipe: &OwnedFd) -> Result<(), FileError> {
+/// Makes the pipe fit for [`patiently`]. The flag belongs to this end alone; the far end keeps its own.
+pub fn unblock(pipe: &OwnedFd) -> Result<(), FileError> {
     let flags = rustix::fs::fcntl_getfl(pipe).map_err(refusal)?;
     rustix::fs::fcntl_setfl(pipe, flags | OFlags::NONBLOCK).map_err(refusal)
 }
 
 /// Repeats a call on the pipe until it does something; gives up when the operation is cancelled or the far end is dead.
-fn patiently(
+pub fn patiently(
     pipe: &OwnedFd,
     direction: PollFlags,
     cancelled: &AtomicBool,

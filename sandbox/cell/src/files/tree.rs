@@ -13,11 +13,11 @@ pub const RESERVED: &str = ".anchorhold-";
 /// The deepest path.
 pub const DEPTH_MAX: usize = 64;
 /// The longest path and the longest part of one, in bytes.
-const PATH_BYTES_MAX: usize = 4096;
-const NAME_BYTES_MAX: usize = 255;
-/// The most entries of a listing, and the most bytes of their paths together.
-const ENTRIES_MAX: usize = 100_000;
-const LISTING_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub const PATH_BYTES_MAX: usize = 4096;
+pub const NAME_BYTES_MAX: usize = 255;
+/// The most entries of a listing or an archive, and the most bytes of their paths together.
+pub const ENTRIES_MAX: usize = 100_000;
+pub const PATHS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// About this many bytes of entries go into one message.
 const PORTION_BYTES: usize = 24 * 1024;
 /// What an entry takes beside its path.
@@ -91,7 +91,7 @@ impl Tree {
     pub fn make_directory(&self, path: &str) -> Result<OwnedFd, FileError> {
         let mut directory = self.open_directory("")?;
         for part in path.split('/').filter(|part| !part.is_empty()) {
-            directory = step_into(&directory, part)?;
+            directory = step_into(&directory, part)?.0;
         }
         Ok(directory)
     }
@@ -169,7 +169,7 @@ struct Listing {
 impl Listing {
     fn push(&mut self, entry: Entry) -> Result<(), FileError> {
         self.bytes += entry.path.len();
-        if self.entries.len() >= ENTRIES_MAX || self.bytes > LISTING_BYTES_MAX {
+        if self.entries.len() >= ENTRIES_MAX || self.bytes > PATHS_BYTES_MAX {
             return Err(FileError::TooMany);
         }
         self.entries.push(entry);
@@ -201,8 +201,8 @@ pub fn is_hidden(name: &CStr) -> bool {
     matches!(name, b"." | b"..") || name.starts_with(RESERVED.as_bytes())
 }
 
-/// Opens or makes a directory in a directory.
-fn step_into(directory: &OwnedFd, name: &str) -> Result<OwnedFd, FileError> {
+/// Opens or makes a directory in a directory. Whether it was made.
+pub fn step_into(directory: &OwnedFd, name: &str) -> Result<(OwnedFd, bool), FileError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     match open_beneath(directory, name, flags) {
         Err(Errno::NOENT) => {}
@@ -210,11 +210,26 @@ fn step_into(directory: &OwnedFd, name: &str) -> Result<OwnedFd, FileError> {
             let link = kind_of(directory, name)? == EntryKind::Symlink;
             return Err(if link { FileError::InvalidPath } else { FileError::Conflict });
         }
-        opened => return opened.map_err(refusal),
+        opened => return opened.map(|opened| (opened, false)).map_err(refusal),
     }
-    match rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => open_beneath(directory, name, flags).map_err(refusal),
+    let made = match rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(errno) => return Err(refusal(errno)),
+    };
+    Ok((open_beneath(directory, name, flags).map_err(refusal)?, made))
+}
+
+/// Whether there is a regular file to be replaced. Only that, or nothing, makes way for a file.
+pub fn replaceable(directory: &OwnedFd, name: &str) -> Result<bool, FileError> {
+    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(refusal(errno)),
+        Ok(stat) => match kind(&stat) {
+            EntryKind::File => Ok(true),
+            EntryKind::Directory => Err(FileError::Conflict),
+            EntryKind::Symlink | EntryKind::Other => Err(FileError::NotRegular),
+        },
     }
 }
 
