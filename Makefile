@@ -6,7 +6,7 @@ export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench setup images build ready own check clean
+.PHONY: help demo test run bench load setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -24,6 +24,11 @@ run: ready ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
 
 bench: ready ## the numbers of SPECIFICATION.md, with a budget per step
 	@$(BIN)/anchorhold-bench
+
+# A package of its own, so that a load library is not built for `make demo`. It finds the programs by the path.
+load: ready ## load: how many, how fast, at what cost; ARGUMENTS="--only idle --idle 1000", or "--help"
+	cargo build $(CARGO_FLAGS) --manifest-path tests/load/Cargo.toml --target-dir $(CACHE)/target/load
+	@PATH="$(BIN):$$PATH" $(CACHE)/target/load/release/anchorhold-load $(ARGUMENTS)
 
 setup: ## what the machine needs (Debian packages), if it is missing
 	@./setup.sh
@@ -52,6 +57,8 @@ own: setup
 check: ## format and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path tests/load/Cargo.toml --check
+	cargo clippy --locked --manifest-path tests/load/Cargo.toml --target-dir $(CACHE)/target/load --all-targets -- -D warnings
 
 clean: ## forget built programs and images
 	rm -rf $(CACHE)/target $(CACHE)/images

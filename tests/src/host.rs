@@ -118,6 +118,15 @@ impl Footprint {
     }
 }
 
+/// This machine, in words: processors, memory, kernel.
+pub fn machine() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?");
+    let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} × {model}, {} GiB, Linux {}", memory("MemTotal") >> 30, kernel.trim())
+}
+
 /// A figure of `/proc/meminfo`, in bytes.
 pub fn memory(field: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();

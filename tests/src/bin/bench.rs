@@ -98,7 +98,7 @@ impl Sample {
 }
 
 fn main() -> Result<()> {
-    println!("{}", machine());
+    println!("{}", host::machine());
     let server = Server::start(Options::default())?;
     println!("\n{:<58} {:>8} {:>8} {:>8} {:>8}  goal", "milliseconds", "p50", "p90", "p99", "max");
     whole_runs(&server)?;
@@ -111,15 +111,6 @@ fn main() -> Result<()> {
     metering(&server)?;
     server.stop()?;
     Ok(())
-}
-
-fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        cpu.lines().find_map(|l| l.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?").to_owned();
-    let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{cores} × {model}, {} GiB, Linux {}", host::memory("MemTotal") >> 30, kernel.trim())
 }
 
 fn whole_runs(server: &Server) -> Result<()> {
