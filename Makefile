@@ -6,11 +6,11 @@ export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench load setup images build ready own check clean
+.PHONY: help demo test run bench load fuzz-api setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: ready ## set up, build, do the real job, show the bill
 	@$(BIN)/anchorhold-demo
@@ -29,6 +29,9 @@ bench: ready ## the numbers of SPECIFICATION.md, with a budget per step
 load: ready ## load: how many, how fast, at what cost; ARGUMENTS="--only idle --idle 1000", or "--help"
 	cargo build $(CARGO_FLAGS) --manifest-path tests/load/Cargo.toml --target-dir $(CACHE)/target/load
 	@PATH="$(BIN):$$PATH" $(CACHE)/target/load/release/anchorhold-load $(ARGUMENTS)
+
+fuzz-api: ready ## requests of all kinds against the API's document, for five minutes at most
+	@./tests/schemathesis.sh
 
 setup: ## what the machine needs (Debian packages), if it is missing
 	@./setup.sh

@@ -11,6 +11,7 @@ command -v cargo >/dev/null || fail "install Rust first (rustup.rs); rust-toolch
 missing=""
 need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 need cc gcc
+need curl curl
 need git git
 need python3 python3
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"

@@ -6,10 +6,12 @@ mod archive;
 mod batch;
 mod body;
 mod context;
+mod docs;
 mod error;
 mod event;
 mod execution;
 mod file;
+mod openapi;
 mod session;
 mod tenant;
 mod unread;
@@ -29,8 +31,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::get;
 use body::Object;
+use docs::Pages;
 use error::{Code, Problem};
 use futures_util::FutureExt as _;
 use serde::Serialize;
@@ -39,6 +42,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use unread::Unread;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The most headers of a request.
 pub const HEADERS_MAX: usize = 64;
@@ -52,41 +58,15 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 struct Door {
     service: Service,
+    pages: Arc<Pages>,
 }
 
 /// All routes of the API.
 pub fn router(service: Service, audit: Audit) -> Router {
     let watched = (audit, service.metrics().clone());
-    let door = Door { service };
-    Router::new()
-        .route("/v1/sessions", post(session::create).get(session::list))
-        .route("/v1/sessions/{id}", get(session::show).patch(session::change).delete(session::delete))
-        .route("/v1/sessions/{id}/usage", get(usage::of_session))
-        .route("/v1/sessions/{id}/executions", post(execution::create).get(execution::list))
-        .route("/v1/sessions/{id}/executions/{exe}", get(execution::show))
-        .route("/v1/sessions/{id}/executions/{exe}/cancel", post(execution::cancel))
-        .route("/v1/sessions/{id}/executions/{exe}/events", get(event::stream))
-        .route("/v1/sessions/{id}/executions/{exe}/stdin", post(execution::stdin))
-        .route("/v1/sessions/{id}/executions/{exe}/signal", post(execution::signal))
-        .route("/v1/sessions/{id}/contexts", post(context::create).get(context::list))
-        .route("/v1/sessions/{id}/contexts/{ctx}", delete(context::delete))
-        .route("/v1/sessions/{id}/contexts/{ctx}/restart", post(context::restart))
-        .route("/v1/sessions/{id}/files", get(file::list))
-        .route(
-            "/v1/sessions/{id}/files/{*path}",
-            get(file::download).head(file::head).put(file::upload).delete(file::delete),
-        )
-        .route("/v1/sessions/{id}/files:batch", post(batch::apply))
-        .route("/v1/sessions/{id}/archive", post(archive::unpack).get(archive::pack))
-        .route("/v1/run", post(execution::run))
-        .route("/v1/usage", get(usage::of_tenant))
-        .route("/v1/prices", get(usage::prices))
-        .route("/v1/tenants", post(tenant::create).get(tenant::list))
-        .route("/v1/tenants/{id}", get(tenant::show).patch(tenant::change))
-        .route("/v1/tenants/{id}/keys", post(tenant::create_key).get(tenant::keys))
-        .route("/v1/tenants/{id}/keys/{key}", delete(tenant::revoke_key))
-        .route("/healthz", get(health))
-        .route("/readyz", get(ready))
+    let (routes, document) = routes().split_for_parts();
+    let door = Door { service, pages: Arc::new(Pages::new(&openapi::complete(document))) };
+    routes
         .fallback(async || Problem::new(Code::NotFound, "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the route does not take this method")
@@ -95,16 +75,48 @@ pub fn router(service: Service, audit: Audit) -> Router {
         .with_state(door)
 }
 
+/// What can be asked for. Paths, methods and what is documented of them stand beside the handlers.
+fn routes() -> OpenApiRouter<Door> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(execution::run))
+        .routes(routes!(session::create, session::list))
+        .routes(routes!(session::show, session::change, session::delete))
+        .routes(routes!(execution::create, execution::list))
+        .routes(routes!(execution::show))
+        .routes(routes!(event::stream))
+        .routes(routes!(execution::cancel))
+        .routes(routes!(execution::stdin))
+        .routes(routes!(execution::signal))
+        .routes(routes!(context::create, context::list))
+        .routes(routes!(context::restart))
+        .routes(routes!(context::delete))
+        .routes(routes!(file::list))
+        .routes(routes!(file::upload, file::download, file::head, file::delete))
+        .routes(routes!(batch::apply))
+        .routes(routes!(archive::unpack, archive::pack))
+        .routes(routes!(usage::of_session))
+        .routes(routes!(usage::of_tenant))
+        .routes(routes!(usage::prices))
+        .routes(routes!(tenant::create, tenant::list))
+        .routes(routes!(tenant::show, tenant::change))
+        .routes(routes!(tenant::create_key, tenant::keys))
+        .routes(routes!(tenant::revoke_key))
+        .routes(routes!(health))
+        .routes(routes!(ready))
+        .routes(routes!(docs::document))
+        .routes(routes!(docs::page))
+}
+
 /// What is served where only the operator gets: metrics.
 pub fn admin_router(service: Service) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .fallback(async || axum::http::StatusCode::NOT_FOUND)
-        .with_state(Door { service })
+        .with_state(service)
 }
 
-async fn metrics(State(door): State<Door>) -> Response {
-    match door.service.metrics_text() {
+async fn metrics(State(service): State<Service>) -> Response {
+    match service.metrics_text() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -200,13 +212,31 @@ fn check_head(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn health() -> Response {
-    json(axum::http::StatusCode::OK, &serde_json::json!({ "status": "ok" }))
+/// How the server is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ServerStatus)]
+struct StatusBody {
+    /// `ok` or `ready`.
+    status: &'static str,
 }
 
+/// Whether the process answers
+#[utoipa::path(
+    get, path = "/healthz", tag = "Server", operation_id = "health", security(()),
+    responses((status = 200, description = "It does.", body = StatusBody)),
+)]
+async fn health() -> Response {
+    ok(&StatusBody { status: "ok" })
+}
+
+/// Whether requests are taken
+#[utoipa::path(
+    get, path = "/readyz", tag = "Server", operation_id = "ready", security(()),
+    responses((status = 200, description = "They are.", body = StatusBody), openapi::Cells, openapi::Recorded),
+)]
 async fn ready(State(door): State<Door>) -> Result<Response, Problem> {
     door.service.ready().await?;
-    Ok(json(axum::http::StatusCode::OK, &serde_json::json!({ "status": "ready" })))
+    Ok(ok(&StatusBody { status: "ready" }))
 }
 
 /// A caller that showed a key.
@@ -302,20 +332,30 @@ fn ok(body: &impl Serialize) -> Response {
 }
 
 /// A page of a list.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ListOf)]
 struct ListBody<T> {
     items: Vec<T>,
+    /// Given as `cursor`, it gets the next page. `null` on the last one.
     next_cursor: Option<String>,
 }
 
 /// Sums of records.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Totals)]
 struct TotalsBody {
+    /// How many.
     records: u64,
+    /// Microseconds of time.
     wall_us: u64,
+    /// Microseconds of processor time.
     cpu_us: u64,
+    /// Memory over time: MiB times milliseconds.
     memory_mib_ms: u64,
+    /// Bytes sent to the network.
     egress_bytes: u64,
+    /// What it cost, in pico-dollars (10⁻¹²).
+    #[schema(pattern = "^[0-9]+$")]
     cost_picos: String,
 }
 

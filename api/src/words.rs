@@ -7,19 +7,31 @@ pub struct UnknownWord;
 
 /// Declares an enum whose variants have fixed names.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident {
+        $($(#[doc = $variant_doc:literal])* $variant:ident = $text:literal),+ $(,)?
+    }) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+        pub enum $name { $($(#[doc = $variant_doc])* $variant),+ }
 
         impl $name {
             /// Every one, in the order of declaration.
             #[allow(dead_code, reason = "not every set is listed outside of tests")]
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
+            /// What the set is, as above it in the source.
+            #[allow(dead_code, reason = "not every set is a part of the API's document")]
+            pub const ABOUT: &str = concat!($($doc),*).trim_ascii();
+
             /// Its name.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
+            }
+
+            /// What it means, as above it in the source.
+            #[allow(dead_code, reason = "not every set is a part of the API's document")]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($variant_doc),*).trim_ascii()),+ }
             }
         }
 

@@ -52,6 +52,7 @@ mod isolation;
 mod limits;
 mod metrics;
 mod neighbours;
+mod openapi;
 mod restart;
 mod sessions;
 mod streams;
@@ -74,6 +75,7 @@ const ROOMS: &[Room] = &[
     archives::all,
     limits::all,
     inputs::all,
+    openapi::all,
     billing::all,
     tenants::all,
     transfers::all,

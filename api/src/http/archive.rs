@@ -15,6 +15,7 @@
 use super::body::Query;
 use super::error::{Code, Problem};
 use super::file::{describe, impatient, length};
+use super::openapi::{Archives, Cells, Exclusive, Found, Live, Paths, Regular, Uploads, sent};
 use super::{Caller, Door, SessionAt, json};
 use crate::service::ArchiveRequest;
 use crate::words::words;
@@ -24,6 +25,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 words!(
     /// The kinds of archives.
@@ -78,8 +80,11 @@ impl Format {
     }
 }
 
-#[derive(Serialize)]
+/// What an archive held.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Unpacked)]
 struct UnpackedBody<'a> {
+    /// Below which directory it is now.
     path: &'a str,
     /// Files and directories.
     entries: u32,
@@ -96,6 +101,20 @@ fn query(uri: &Uri) -> Result<(WorkspacePath, Option<Format>), Problem> {
     Ok((path, format))
 }
 
+/// Unpack an archive
+///
+/// Below a directory, which is made if need be: all of it or nothing. What kind it is say `format`, else `Content-Type`,
+/// else its first bytes. Names, contents and whether a file is executable are taken. Links, special files, names that
+/// leave the directory and what contradicts itself are refused.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/archive", tag = "Files", operation_id = "unpack_archive",
+    params(sent::SessionPath, sent::ArchiveQuery),
+    request_body(content = Option<sent::Bytes>, content_type = "application/octet-stream"),
+    responses(
+        (status = 201, description = "What it held.", body = UnpackedBody),
+        Live, Cells, Paths, Uploads, Regular, Exclusive, Archives,
+    ),
+)]
 pub(super) async fn unpack(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -116,6 +135,25 @@ pub(super) async fn unpack(
     Ok(json(StatusCode::CREATED, &body))
 }
 
+/// Pack a directory
+///
+/// Files and directories; links and special files are left out. An answer that ends before its last chunk is not whole.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/archive", tag = "Files", operation_id = "pack_archive",
+    params(sent::SessionPath, sent::ArchiveQuery),
+    responses(
+        (
+            status = 200, description = "The archive: a `tar.gz` where no format was asked for.",
+            content(
+                (inline(sent::Bytes) = "application/x-tar"),
+                (inline(sent::Bytes) = "application/gzip"),
+                (inline(sent::Bytes) = "application/zstd"),
+                (inline(sent::Bytes) = "application/zip"),
+            ),
+        ),
+        Live, Cells, Paths, Found, Exclusive,
+    ),
+)]
 pub(super) async fn pack(
     State(door): State<Door>,
     Caller(tenant): Caller,

@@ -13,12 +13,14 @@
 use super::body::{Fields, Object};
 use super::error::Problem;
 use super::execution::content;
+use super::openapi::{Cells, Exclusive, Found, Live, Paths, Regular, sent};
 use super::{Caller, Door, SessionAt, ok};
 use crate::words::words;
 use anchorhold_sandbox::{Change, WorkspacePath};
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The most operations of a batch.
 const OPERATIONS_MAX: usize = 1000;
@@ -39,12 +41,27 @@ words!(
     }
 );
 
-#[derive(Serialize)]
+/// A batch that was made.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Batch)]
 struct BatchBody {
     /// How many were made.
     operations: usize,
 }
 
+/// Change several files at once
+///
+/// The changes are made in their order, all or none: a problem names the one that was refused as `operations.N`. What
+/// runs meanwhile may see the first before the last.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/files:batch", tag = "Files", operation_id = "change_files",
+    params(sent::SessionPath),
+    request_body = sent::BatchRequest,
+    responses(
+        (status = 200, description = "All were made.", body = BatchBody),
+        Live, Cells, Paths, Found, Regular, Exclusive,
+    ),
+)]
 pub(super) async fn apply(
     State(door): State<Door>,
     Caller(tenant): Caller,

@@ -3,6 +3,7 @@
 use super::body::{Object, Query};
 use super::error::{Code, Problem};
 use super::execution::{context_name, language};
+use super::openapi::{Cells, ContextStatus, Exclusive, Live, Runs, sent};
 use super::session::env;
 use super::{Caller, Door, ListBody, SessionAt, about, json, key, ok, segment};
 use crate::service::{ContextRequest, ContextView, Defaults, Doing, Refusal};
@@ -14,29 +15,38 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+/// One interpreter of a session.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Context)]
 struct ContextBody {
+    #[schema(pattern = "^ctx_[0-9a-z]{26}$")]
     id: String,
+    /// Unique for its language and runtime.
     name: String,
     language: Language,
+    /// Which interpreter, where there are several.
     engine: Option<Engine>,
     runtime: Runtime,
-    /// `new` (no interpreter), `changing`, `idle` or `running`.
-    status: &'static str,
+    status: ContextStatus,
+    /// What runs in it now.
     execution_id: Option<String>,
+    /// How many executions wait for it.
     waiting: usize,
+    /// The working directory of its executions, relative to the workspace.
     cwd: Option<String>,
+    /// Environment variables of its executions, besides the session's.
     env: BTreeMap<String, String>,
 }
 
 impl From<ContextView> for ContextBody {
     fn from(view: ContextView) -> Self {
         let (status, execution) = match view.doing {
-            Doing::Nothing => ("new", None),
-            Doing::Changing => ("changing", None),
-            Doing::Idle => ("idle", None),
-            Doing::Running(id) => ("running", Some(id)),
+            Doing::Nothing => (ContextStatus::New, None),
+            Doing::Changing => (ContextStatus::Changing, None),
+            Doing::Idle => (ContextStatus::Idle, None),
+            Doing::Running(id) => (ContextStatus::Running, Some(id)),
         };
         Self {
             id: format!("ctx_{}", view.id),
@@ -64,6 +74,14 @@ impl<S: Sync> FromRequestParts<S> for ContextAt {
     }
 }
 
+/// List contexts
+///
+/// The contexts of a live session, each with what it does now.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/contexts", tag = "Contexts", operation_id = "list_contexts",
+    params(sent::SessionPath),
+    responses((status = 200, description = "All contexts; there are no further pages.", body = ListBody<ContextBody>), Live),
+)]
 pub(super) async fn list(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -76,6 +94,19 @@ pub(super) async fn list(
     Ok(ok(&ListBody { items, next_cursor: None }))
 }
 
+/// Create a context
+///
+/// Prepares an interpreter with a name, a working directory and variables, before anything runs in it. An execution that
+/// names a context that does not exist makes it, too.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/contexts", tag = "Contexts", operation_id = "create_context",
+    params(sent::SessionPath, sent::Once),
+    request_body = sent::ContextRequest,
+    responses(
+        (status = 201, description = "The context.", body = ContextBody),
+        Live, Runs, Exclusive, Cells,
+    ),
+)]
 pub(super) async fn create(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -96,6 +127,14 @@ pub(super) async fn create(
     Ok(about(body.id.clone(), json(StatusCode::CREATED, &body)))
 }
 
+/// Restart a context
+///
+/// Its interpreter ends, with what runs in it and all variables; the next execution gets a new one.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/contexts/{ctx}/restart", tag = "Contexts", operation_id = "restart_context",
+    params(sent::ContextPath),
+    responses((status = 200, description = "The context.", body = ContextBody), Live, Cells),
+)]
 pub(super) async fn restart(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -109,6 +148,14 @@ pub(super) async fn restart(
     Ok(ok(&ContextBody::from(context)))
 }
 
+/// Delete a context
+///
+/// Its interpreter ends, with what runs in it and all variables, and its name is free again.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}/contexts/{ctx}", tag = "Contexts", operation_id = "delete_context",
+    params(sent::ContextPath),
+    responses((status = 204, description = "It is gone."), Live, Cells),
+)]
 pub(super) async fn delete(
     State(door): State<Door>,
     Caller(tenant): Caller,

@@ -7,6 +7,7 @@ use anchorhold_sandbox::FileError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 words!(
     /// What went wrong, for programs. The names and their status codes are the contract.
@@ -104,8 +105,12 @@ impl Code {
         }
     }
 
+    pub(super) fn status(self) -> StatusCode {
+        self.answer().0
+    }
+
     /// For people, always the same for a code.
-    fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Self::InvalidPath => "The path is not usable",
             Self::InvalidArchive => "The archive is refused",
@@ -141,7 +146,7 @@ impl Code {
 }
 
 /// What is wrong with one field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct FieldError {
     /// Which one, as the request names it.
     pub(super) field: String,
@@ -157,6 +162,26 @@ pub(super) struct Problem {
     errors: Vec<FieldError>,
     /// The size of what a range was asked of.
     size: Option<u64>,
+}
+
+/// What went wrong (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody<'a> {
+    /// `urn:anchorhold:error:` and the code.
+    r#type: String,
+    /// For people, always the same for a code.
+    title: &'a str,
+    /// The status of the answer.
+    status: u16,
+    /// For people, about this request.
+    detail: &'a str,
+    code: Code,
+    /// As in `X-Request-Id`.
+    request_id: &'a str,
+    /// Which fields cannot be granted, with `invalid_request`.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
 }
 
 impl Problem {
@@ -184,19 +209,8 @@ impl Problem {
     }
 
     pub(super) fn render(&self, request_id: &str) -> Response {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-            code: Code,
-            request_id: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [FieldError],
-        }
         let (status, retry_after) = self.code.answer();
-        let body = Body {
+        let body = ProblemBody {
             r#type: format!("urn:anchorhold:error:{}", self.code),
             title: self.code.title(),
             status: status.as_u16(),
@@ -226,7 +240,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.code.answer().0.into_response();
+        let mut response = self.code.status().into_response();
         response.extensions_mut().insert(self);
         response
     }

@@ -6,6 +6,7 @@
 use super::body::Query;
 use super::error::Problem;
 use super::execution::{ExecutionBody, not_found};
+use super::openapi::{Streams, sent};
 use super::{Caller, Door, ExecutionAt, SessionAt, time};
 use crate::ledger::{GuestError, Rich};
 use crate::service::{CancelOnDrop, Events, Told, Word};
@@ -28,7 +29,24 @@ pub(super) fn wanted(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `GET …/events?after=n`
+/// Follow an execution
+///
+/// Server-sent events while it runs, from any position, also after its end. Each event's data is JSON with `n` (its
+/// position, which is also its `id`) and `at` (a time), and:
+///
+/// - `start`: the execution, which runs
+/// - `stdout`, `stderr`: `text`
+/// - `result`: `result`, a rich value
+/// - `gap`: `reason` and `bytes`; something is not kept any more
+/// - `error`: `error`, the program's own
+/// - `end`: the execution, which ended; nothing follows
+///
+/// A comment every 5 seconds shows that the stream lives.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/executions/{exe}/events", tag = "Executions", operation_id = "follow_execution",
+    params(sent::ExecutionPath, sent::EventsQuery, sent::LastEvent),
+    responses((status = 200, description = "Events.", content_type = "text/event-stream", body = String), Streams),
+)]
 pub(super) async fn stream(
     State(door): State<Door>,
     Caller(tenant): Caller,

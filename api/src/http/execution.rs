@@ -2,6 +2,7 @@
 
 use super::body::{Fields, Object, Query};
 use super::error::Problem;
+use super::openapi::{Cells, Exclusive, Live, Opens, Runs, Uploads, sent};
 use super::session::{self, env};
 use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, about, event, json, key, ok, time};
 use crate::ledger::{ExecutionRow, GuestError, Report, Rich};
@@ -15,7 +16,10 @@ use axum::response::Response;
 use base64::Engine as _;
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use utoipa::ToSchema;
 
 const CONTEXT_BYTES_MAX: usize = 64;
 const CONTEXT_DEFAULT: &str = "default";
@@ -33,53 +37,110 @@ words!(
     }
 );
 
-#[derive(Serialize)]
+/// An execution: what became of it, what it wrote, what it used.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Execution)]
 pub(super) struct ExecutionBody<'a> {
+    #[schema(pattern = "^exe_[0-9a-z]{26}$")]
     id: String,
+    #[schema(pattern = "^ses_[0-9a-z]{26}$")]
     session_id: String,
     language: Language,
+    /// Which interpreter, where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<Engine>,
     runtime: Runtime,
+    /// The name of its context.
     context: &'a str,
     context_id: Option<String>,
     status: ExecutionStatus,
+    /// Standard output, as far as it was kept.
     stdout: &'a str,
+    /// Standard error, as far as it was kept.
     stderr: &'a str,
+    /// Bytes that it wrote to standard output, kept or not.
     stdout_bytes: u64,
+    /// Bytes that it wrote to standard error, kept or not.
     stderr_bytes: u64,
+    /// Whether it wrote more than `output_bytes`.
     truncated: bool,
+    /// Rich values, in their order.
+    #[schema(value_type = Vec<RichBody>)]
     results: &'a [Rich],
+    /// The program's own error, when it failed by one.
+    #[schema(value_type = Option<GuestErrorBody>)]
     error: Option<&'a GuestError>,
+    /// What the program said when it exited by itself.
     exit_code: Option<i32>,
+    /// What ended it, with `limit_exceeded`.
     limit: Option<LimitName>,
+    /// Every limit that it ran into, whatever became of it.
     limits_hit: &'a [LimitName],
+    /// Whether its context lost its variables.
     state_lost: bool,
+    /// The files that were asked for by `return_files`.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<FileBody<'a>>>,
     usage: UsageBody,
+    /// What it cost, in pico-dollars (10⁻¹²).
+    #[schema(pattern = "^[0-9]+$")]
     cost_picos: String,
+    #[schema(format = DateTime)]
     started_at: Option<String>,
+    #[schema(format = DateTime)]
     ended_at: Option<String>,
-    /// Whether what it wrote is still kept.
+    /// Whether what it wrote is still kept: for 24 hours after the end of its session.
     output_kept: bool,
 }
 
-#[derive(Serialize)]
+/// What an execution used.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ExecutionUsage)]
 struct UsageBody {
+    /// Microseconds from its start to its end.
     wall_us: u64,
+    /// Microseconds of processor time.
     cpu_us: u64,
+    /// The most bytes of memory at a time.
     memory_peak_bytes: u64,
+    /// Memory over time: MiB times milliseconds.
     memory_mib_ms: u64,
+    /// Bytes sent to the network.
     egress_bytes: u64,
+    /// Microseconds that it waited for its context; not billed.
     queued_us: u64,
 }
 
-#[derive(Serialize)]
+/// A file that was asked for: its content, or why there is none.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReturnedFile)]
 struct FileBody<'a> {
     path: &'a str,
     content_base64: Option<&'a str>,
     error: Option<&'a str>,
+}
+
+/// A rich value as in Jupyter. The guest made it: it is no more to be trusted than the code.
+#[derive(ToSchema)]
+#[schema(as = Result)]
+#[expect(dead_code, reason = "the schema of the ledger's type, which knows nothing of documents")]
+struct RichBody {
+    /// Whether it is the value of the last expression.
+    main: bool,
+    /// The value, by media type: text, base64 or JSON.
+    mime: BTreeMap<String, Value>,
+}
+
+/// The program's own error.
+#[derive(ToSchema)]
+#[schema(as = ProgramError)]
+#[expect(dead_code, reason = "the schema of the ledger's type, which knows nothing of documents")]
+struct GuestErrorBody {
+    /// Its class.
+    name: String,
+    message: String,
+    /// Where it came from, as the interpreter says it.
+    traceback: String,
 }
 
 impl<'a> ExecutionBody<'a> {
@@ -259,6 +320,26 @@ pub(super) fn context_name(fields: &mut Fields<'_>, field: &str) -> Option<Strin
     Some(text)
 }
 
+/// Run code in a session
+///
+/// Answers when the execution ended, also when the program failed: that is its `status`, not the answer's. With
+/// `background` it answers at once. With `Accept: text/event-stream` it answers with events as they happen, see
+/// `GET …/events`.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/executions", tag = "Executions", operation_id = "create_execution",
+    params(sent::SessionPath, sent::Once),
+    request_body = sent::ExecutionRequest,
+    responses(
+        (
+            status = 200,
+            description = "The execution when it ended, however it ended; or its events, when the request accepts \
+                `text/event-stream`.",
+            content((ExecutionBody = "application/json"), (String = "text/event-stream")),
+        ),
+        (status = 202, description = "The execution, which goes on.", body = ExecutionBody),
+        Live, Runs, Cells,
+    ),
+)]
 pub(super) async fn create(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -277,6 +358,24 @@ pub(super) async fn create(
     form.answer(&door, &tenant, &row).await
 }
 
+/// Run code
+///
+/// A whole life in one call: a session is made, files are written, the code runs, files are read, the session ends. Takes
+/// the fields of a session and of an execution together.
+#[utoipa::path(
+    post, path = "/v1/run", tag = "Run", operation_id = "run",
+    params(sent::Once),
+    request_body = sent::RunRequest,
+    responses(
+        (
+            status = 200,
+            description = "The execution when it ended, however it ended; or its events, when the request accepts \
+                `text/event-stream`.",
+            content((ExecutionBody = "application/json"), (String = "text/event-stream")),
+        ),
+        Opens, Runs, Uploads,
+    ),
+)]
 pub(super) async fn run(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -346,6 +445,14 @@ fn return_files(fields: &mut Fields<'_>) -> Vec<WorkspacePath> {
     paths
 }
 
+/// List executions
+///
+/// Those of a session, the newest first.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/executions", tag = "Executions", operation_id = "list_executions",
+    params(sent::SessionPath, sent::PageQuery),
+    responses((status = 200, description = "A page of executions.", body = ListBody<ExecutionBody<'_>>)),
+)]
 pub(super) async fn list(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -362,6 +469,12 @@ pub(super) async fn list(
     }))
 }
 
+/// Show an execution
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/executions/{exe}", tag = "Executions", operation_id = "show_execution",
+    params(sent::ExecutionPath),
+    responses((status = 200, description = "The execution.", body = ExecutionBody)),
+)]
 pub(super) async fn show(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -374,6 +487,14 @@ pub(super) async fn show(
     }
 }
 
+/// Cancel an execution
+///
+/// Its program is interrupted; variables live on where the program heeds that. One that is over stays as it is.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/executions/{exe}/cancel", tag = "Executions", operation_id = "cancel_execution",
+    params(sent::ExecutionPath),
+    responses((status = 200, description = "The execution, which ended or is about to.", body = ExecutionBody), Live),
+)]
 pub(super) async fn cancel(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -398,7 +519,13 @@ words!(
     }
 );
 
-/// `POST …/{exe}/signal`
+/// Signal an execution
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/executions/{exe}/signal", tag = "Executions", operation_id = "signal_execution",
+    params(sent::ExecutionPath),
+    request_body = sent::SignalRequest,
+    responses((status = 200, description = "The execution.", body = ExecutionBody), Live, Exclusive),
+)]
 pub(super) async fn signal(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -420,7 +547,15 @@ pub(super) async fn signal(
     Ok(answer(&door.service.cancel(&tenant, session, id).await?))
 }
 
-/// `POST …/{exe}/stdin`
+/// Send input to an execution
+///
+/// For one that was begun with `"stdin": null`, while it runs. At most 16 MiB that the program did not read yet.
+#[utoipa::path(
+    post, path = "/v1/sessions/{id}/executions/{exe}/stdin", tag = "Executions", operation_id = "send_input",
+    params(sent::ExecutionPath),
+    request_body = sent::InputRequest,
+    responses((status = 200, description = "What was taken.", body = sent::Input), Live, Exclusive),
+)]
 pub(super) async fn stdin(
     State(door): State<Door>,
     Caller(tenant): Caller,

@@ -6,6 +6,7 @@
 
 use super::body::{Query, percent_decode};
 use super::error::{Code, Problem};
+use super::openapi::{Cells, EntryType, Exclusive, Found, Live, Paths, Ranges, Regular, Uploads, sent};
 use super::{Caller, Door, ListBody, SessionAt, json, ok, time};
 use crate::service::ListRequest;
 use anchorhold_sandbox::{Entry, EntryKind, Part, WorkspacePath};
@@ -17,35 +18,49 @@ use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use std::io;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// How long an upload may pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-#[derive(Serialize)]
+/// A file that was written.
+#[derive(Serialize, ToSchema)]
+#[schema(as = WrittenFile)]
 struct WrittenBody<'a> {
+    /// Relative to the workspace.
     path: &'a str,
+    /// Bytes.
     size: u64,
+    /// Of its content, in hexadecimal.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
     sha256: String,
 }
 
-#[derive(Serialize)]
+/// What is at a path of the workspace.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Entry)]
 struct EntryBody {
+    /// Relative to the workspace.
     path: String,
-    r#type: &'static str,
+    r#type: EntryType,
+    /// Bytes.
     size: u64,
+    #[schema(format = DateTime)]
     modified_at: String,
     /// Permission bits, octal.
+    #[schema(pattern = "^[0-7]{4}$")]
     mode: String,
+    /// A guess by the file's name.
     mime: Option<&'static str>,
 }
 
 impl From<Entry> for EntryBody {
     fn from(entry: Entry) -> Self {
         let kind = match entry.kind {
-            EntryKind::File => "file",
-            EntryKind::Directory => "directory",
-            EntryKind::Symlink => "symlink",
-            EntryKind::Other => "other",
+            EntryKind::File => EntryType::File,
+            EntryKind::Directory => EntryType::Directory,
+            EntryKind::Symlink => EntryType::Symlink,
+            EntryKind::Other => EntryType::Other,
         };
         Self {
             r#type: kind,
@@ -91,6 +106,19 @@ fn path_of(uri: &Uri) -> Result<WorkspacePath, Problem> {
     }
 }
 
+/// Write a file
+///
+/// Missing directories are made. The content is written aside and then takes the place of what was there. It may be
+/// sent with its length or in chunks, and be as large as the workspace allows. Without a body the file is empty.
+#[utoipa::path(
+    put, path = "/v1/sessions/{id}/files/{*path}", tag = "Files", operation_id = "write_file",
+    params(sent::FilePath),
+    request_body(content = Option<sent::Bytes>, content_type = "application/octet-stream"),
+    responses(
+        (status = 201, description = "The file.", body = WrittenBody),
+        Live, Cells, Uploads, Regular, Exclusive,
+    ),
+)]
 pub(super) async fn upload(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -130,6 +158,23 @@ pub(super) fn impatient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + S
     })
 }
 
+/// Read a file
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/files/{*path}", tag = "Files", operation_id = "read_file",
+    params(sent::FilePath, sent::PartHeader),
+    responses(
+        (
+            status = 200, description = "The whole file.",
+            content_type = "application/octet-stream", body = inline(sent::Bytes),
+        ),
+        (
+            status = 206, description = "The range of it that was asked for.",
+            content_type = "application/octet-stream", body = inline(sent::Bytes),
+            headers(("Content-Range" = String, description = "Which range, of how many bytes")),
+        ),
+        Live, Cells, Regular, Ranges,
+    ),
+)]
 pub(super) async fn download(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -183,6 +228,20 @@ fn position(text: &str) -> Option<u64> {
     digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
+/// Look at a file
+///
+/// The headers of reading it.
+#[utoipa::path(
+    head, path = "/v1/sessions/{id}/files/{*path}", tag = "Files", operation_id = "stat_file",
+    params(sent::FilePath),
+    responses(
+        (
+            status = 200, description = "It can be read.",
+            headers(("Content-Length" = u64, description = "Its size in bytes")),
+        ),
+        Live, Cells, Regular,
+    ),
+)]
 pub(super) async fn head(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -202,6 +261,12 @@ pub(super) async fn head(
     Ok(response)
 }
 
+/// Delete a file or a directory
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}/files/{*path}", tag = "Files", operation_id = "delete_file",
+    params(sent::FilePath, sent::DeleteQuery),
+    responses((status = 204, description = "It is gone."), Live, Cells, Exclusive),
+)]
 pub(super) async fn delete(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -216,6 +281,17 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// List a directory
+///
+/// In the order of their paths.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/files", tag = "Files", operation_id = "list_files",
+    params(sent::SessionPath, sent::FilesQuery, sent::PageQuery),
+    responses(
+        (status = 200, description = "A page of what is there.", body = ListBody<EntryBody>),
+        Live, Cells, Paths, Found, Exclusive,
+    ),
+)]
 pub(super) async fn list(
     State(door): State<Door>,
     Caller(tenant): Caller,

@@ -2,6 +2,7 @@
 
 use super::body::{Fields, Object, Query};
 use super::error::{Code, Problem};
+use super::openapi::{Exclusive, Live, Opens, sent};
 use super::{Caller, Door, ListBody, SessionAt, TotalsBody, about, json, key, ok, time};
 use crate::config::thousandths;
 use crate::ledger::{SessionRow, Totals};
@@ -14,6 +15,7 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 const NAME_BYTES_MAX: usize = 128;
 const TAGS_MAX: usize = 32;
@@ -21,32 +23,55 @@ const TAG_BYTES_MAX: usize = 256;
 const VARIABLES_MAX: usize = 128;
 const VARIABLE_BYTES_MAX: usize = 32 * 1024;
 
-#[derive(Serialize)]
+/// A session.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
 struct SessionBody {
+    #[schema(pattern = "^ses_[0-9a-z]{26}$")]
     id: String,
     name: Option<String>,
     status: SessionStatus,
+    /// Why it is over, when it is.
     close_reason: Option<CloseReason>,
+    /// Where its code runs when an execution does not say.
     runtime: Runtime,
+    /// Seconds without an execution after which it ends.
     idle_timeout_seconds: Option<f64>,
     limits: LimitsBody,
+    #[schema(value_type = sent::Network)]
     network: Value,
+    /// Tags to find it by.
     metadata: BTreeMap<String, String>,
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it ends by itself.
+    #[schema(format = DateTime)]
     expires_at: String,
+    #[schema(format = DateTime)]
     ended_at: Option<String>,
+    /// The walls around its code, by name: `standing`, or `absent: ` and why. Empty until it had a cell.
+    #[schema(value_type = BTreeMap<String, String>)]
     isolation: Map<String, Value>,
     usage: TotalsBody,
 }
 
-#[derive(Serialize)]
+/// What a session may use.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Limits)]
 struct LimitsBody {
+    /// Processors, in thousandths.
     cpu_cores: f64,
+    /// Bytes of memory, of all interpreters together.
     memory_bytes: u64,
+    /// Bytes of the workspace.
     disk_bytes: u64,
+    /// Processes and threads.
     processes: u32,
+    /// Bytes of output that are kept of an execution.
     output_bytes: u64,
+    /// Seconds that an execution may take in the foreground.
     execution_seconds: f64,
+    /// Seconds of processor time of an execution.
     cpu_seconds: f64,
 }
 
@@ -175,6 +200,15 @@ fn metadata(fields: &mut Fields<'_>) -> Option<BTreeMap<String, String>> {
     })
 }
 
+/// Create a session
+///
+/// A workspace, limits and a lifetime. Everything is optional, also the body.
+#[utoipa::path(
+    post, path = "/v1/sessions", tag = "Sessions", operation_id = "create_session",
+    params(sent::Once),
+    request_body = Option<sent::SessionRequest>,
+    responses((status = 201, description = "The session.", body = SessionBody), Opens),
+)]
 pub(super) async fn create(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -188,6 +222,14 @@ pub(super) async fn create(
     Ok(about(id, json(StatusCode::CREATED, &SessionBody::new(row, Totals::default()))))
 }
 
+/// List sessions
+///
+/// Live and ended ones, the newest first. Ended ones are kept for 30 days.
+#[utoipa::path(
+    get, path = "/v1/sessions", tag = "Sessions", operation_id = "list_sessions",
+    params(sent::SessionsQuery, sent::PageQuery),
+    responses((status = 200, description = "A page of sessions.", body = ListBody<SessionBody>)),
+)]
 pub(super) async fn list(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -208,6 +250,12 @@ pub(super) async fn list(
     }))
 }
 
+/// Show a session
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}", tag = "Sessions", operation_id = "show_session",
+    params(sent::SessionPath),
+    responses((status = 200, description = "The session.", body = SessionBody)),
+)]
 pub(super) async fn show(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -216,6 +264,15 @@ pub(super) async fn show(
     Ok(ok(&SessionBody::from(door.service.session(&tenant, id).await?)))
 }
 
+/// Change a session
+///
+/// Gives it more or less time, or other tags.
+#[utoipa::path(
+    patch, path = "/v1/sessions/{id}", tag = "Sessions", operation_id = "change_session",
+    params(sent::SessionPath),
+    request_body = Option<sent::SessionChange>,
+    responses((status = 200, description = "The session.", body = SessionBody), Live, Exclusive),
+)]
 pub(super) async fn change(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -229,6 +286,14 @@ pub(super) async fn change(
     Ok(ok(&SessionBody::from(door.service.change_session(&tenant, id, change).await?)))
 }
 
+/// End a session
+///
+/// What runs in it is cancelled, its workspace is gone. Answers with the final usage; again, with the same.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}", tag = "Sessions", operation_id = "delete_session",
+    params(sent::SessionPath),
+    responses((status = 200, description = "The session with its final usage.", body = SessionBody)),
+)]
 pub(super) async fn delete(
     State(door): State<Door>,
     Caller(tenant): Caller,

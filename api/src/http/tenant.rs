@@ -2,6 +2,7 @@
 
 use super::body::{Fields, Object, Query};
 use super::error::{Code, Problem};
+use super::openapi::{Exclusive, sent};
 use super::{Caller, Door, ListBody, about, json, key, ok, segment, time};
 use crate::config::RATE_MAX;
 use crate::ledger::{KeyId, KeyRow, Quotas, TenantId, TenantRow};
@@ -13,6 +14,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 const NAME_BYTES_MAX: usize = 64;
 
@@ -53,23 +55,39 @@ impl<S: Sync> FromRequestParts<S> for KeyAt {
     }
 }
 
-#[derive(Serialize)]
+/// Who has sessions and pays for them.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tenant)]
 struct TenantBody {
+    #[schema(pattern = "^ten_[0-9a-z]{26}$")]
     id: String,
     name: String,
+    /// Whether its keys are refused.
     disabled: bool,
     quotas: QuotasBody,
+    /// What it spent in all, in pico-dollars (10⁻¹²).
+    #[schema(pattern = "^[0-9]+$")]
     spent_picos: String,
+    #[schema(format = DateTime)]
     created_at: String,
 }
 
-#[derive(Serialize)]
+/// How much a tenant may use; `null` is not limited for it alone.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Quotas)]
 struct QuotasBody {
+    /// Live sessions.
     sessions: Option<u64>,
+    /// Executions that wait or run.
     concurrent_executions: Option<u64>,
+    /// Executions begun in a second.
     executions_per_second: Option<u64>,
+    /// Bytes of memory that its live sessions may have together.
     memory_bytes: Option<u64>,
+    /// Bytes of workspace that its live sessions may have together.
     workspace_bytes: Option<u64>,
+    /// What it may spend in all, in pico-dollars (10⁻¹²).
+    #[schema(pattern = "^[0-9]+$")]
     budget_picos: Option<String>,
 }
 
@@ -94,13 +112,20 @@ impl From<TenantRow> for TenantBody {
     }
 }
 
-#[derive(Serialize)]
+/// A key of a tenant.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Key)]
 struct KeyBody {
+    #[schema(pattern = "^key_[0-9a-z]{26}$")]
     id: String,
+    #[schema(pattern = "^ten_[0-9a-z]{26}$")]
     tenant_id: String,
     name: String,
+    /// Whether it administers.
     admin: bool,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     revoked_at: Option<String>,
     /// The key itself, when it was just made.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,6 +197,13 @@ fn budget(fields: &mut Fields<'_>) -> Option<Picos> {
     picos
 }
 
+/// Create a tenant
+#[utoipa::path(
+    post, path = "/v1/tenants", tag = "Administration", operation_id = "create_tenant",
+    params(sent::Once),
+    request_body = sent::TenantRequest,
+    responses((status = 201, description = "The tenant.", body = TenantBody), Exclusive),
+)]
 pub(super) async fn create(
     State(door): State<Door>,
     Administrator(admin): Administrator,
@@ -188,6 +220,14 @@ pub(super) async fn create(
     Ok(about(format!("ten_{}", row.id), json(StatusCode::CREATED, &TenantBody::from(row))))
 }
 
+/// List tenants
+///
+/// The newest first.
+#[utoipa::path(
+    get, path = "/v1/tenants", tag = "Administration", operation_id = "list_tenants",
+    params(sent::PageQuery),
+    responses((status = 200, description = "A page of tenants.", body = ListBody<TenantBody>)),
+)]
 pub(super) async fn list(
     State(door): State<Door>,
     Administrator(admin): Administrator,
@@ -203,6 +243,12 @@ pub(super) async fn list(
     }))
 }
 
+/// Show a tenant
+#[utoipa::path(
+    get, path = "/v1/tenants/{id}", tag = "Administration", operation_id = "show_tenant",
+    params(sent::TenantPath),
+    responses((status = 200, description = "The tenant.", body = TenantBody)),
+)]
 pub(super) async fn show(
     State(door): State<Door>,
     Administrator(admin): Administrator,
@@ -211,6 +257,15 @@ pub(super) async fn show(
     Ok(ok(&TenantBody::from(door.service.tenant(&admin, id).await?)))
 }
 
+/// Change a tenant
+///
+/// Another name, other quotas, or whether it is disabled. Disabling ends its sessions.
+#[utoipa::path(
+    patch, path = "/v1/tenants/{id}", tag = "Administration", operation_id = "change_tenant",
+    params(sent::TenantPath),
+    request_body = Option<sent::TenantChange>,
+    responses((status = 200, description = "The tenant.", body = TenantBody), Exclusive),
+)]
 pub(super) async fn change(
     State(door): State<Door>,
     Administrator(admin): Administrator,
@@ -227,6 +282,15 @@ pub(super) async fn change(
     Ok(ok(&TenantBody::from(door.service.change_tenant(&admin, id, change).await?)))
 }
 
+/// Create a key
+///
+/// The only answer that shows the key itself: the server keeps a digest.
+#[utoipa::path(
+    post, path = "/v1/tenants/{id}/keys", tag = "Administration", operation_id = "create_key",
+    params(sent::TenantPath),
+    request_body = sent::KeyRequest,
+    responses((status = 201, description = "The key.", body = KeyBody), Exclusive),
+)]
 pub(super) async fn create_key(
     State(door): State<Door>,
     Administrator(admin): Administrator,
@@ -245,6 +309,14 @@ pub(super) async fn create_key(
     Ok(about(id, json(StatusCode::CREATED, &KeyBody::new(row, Some(secret.reveal().to_owned())))))
 }
 
+/// List keys
+///
+/// Those of a tenant, also revoked ones; without the keys themselves.
+#[utoipa::path(
+    get, path = "/v1/tenants/{id}/keys", tag = "Administration", operation_id = "list_keys",
+    params(sent::TenantPath, sent::PageQuery),
+    responses((status = 200, description = "A page of keys.", body = ListBody<KeyBody>)),
+)]
 pub(super) async fn keys(
     State(door): State<Door>,
     Administrator(admin): Administrator,
@@ -261,6 +333,14 @@ pub(super) async fn keys(
     }))
 }
 
+/// Revoke a key
+///
+/// It is refused from now on.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{id}/keys/{key}", tag = "Administration", operation_id = "revoke_key",
+    params(sent::KeyPath),
+    responses((status = 200, description = "The key.", body = KeyBody), Exclusive),
+)]
 pub(super) async fn revoke_key(
     State(door): State<Door>,
     Administrator(admin): Administrator,

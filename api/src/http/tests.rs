@@ -162,6 +162,67 @@ async fn what_is_no_id_is_answered_like_an_unknown_id() {
 }
 
 #[tokio::test]
+async fn routes_are_what_is_documented() {
+    let client = Client::new().await;
+    let document = openapi::complete(routes().into_openapi());
+    let mut ids = std::collections::HashSet::new();
+    for (path, item) in &document.paths.paths {
+        assert!(!path.contains('*'), "{path}");
+        let uri: String =
+            path.split('{').map(|part| part.split_once('}').map_or(part, |(_, rest)| rest)).collect();
+        let uri = uri.replace("//", "/x/");
+        let uri = if path.ends_with('}') { format!("{uri}x") } else { uri };
+        let documented: Vec<_> = openapi::operations(item).collect();
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+            let answer = client.raw(method, &uri, &[], "").await;
+            match documented.iter().find(|(of, _)| *of == method) {
+                Some((_, operation)) => {
+                    let expected = if operation.security.is_none() { 401 } else { 200 };
+                    assert_eq!(answer.status, expected, "{method} {uri}");
+                    assert!(
+                        ids.insert(operation.operation_id.clone()),
+                        "{:?} is there twice",
+                        operation.operation_id
+                    );
+                    assert!(operation.responses.responses.contains_key(&expected.to_string()));
+                }
+                // As every GET has it.
+                None if method == "HEAD" && item.get.is_some() => {}
+                None => {
+                    assert_eq!(answer.status, 405, "{method} {uri}");
+                    let allowed = answer.headers["allow"].to_str().unwrap();
+                    for (method, _) in &documented {
+                        assert!(allowed.split(',').any(|allowed| allowed == *method), "{uri}: {allowed}");
+                    }
+                }
+            }
+        }
+    }
+    // Nothing is registered in a way that does not document it, but for the operator's metrics.
+    let undocumented: Vec<_> = include_str!("../http.rs").matches(".route(").collect();
+    assert_eq!(undocumented.len(), 1);
+}
+
+#[test]
+fn every_recorded_example_is_shown() {
+    let document = serde_json::to_string(&openapi::complete(routes().into_openapi())).unwrap();
+    let examples: Vec<Value> = serde_json::from_str(include_str!("openapi/examples.json")).unwrap();
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let operations = || {
+        document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values())
+    };
+    for example in examples {
+        let operation = operations().find(|operation| operation["operationId"] == example["operation"]);
+        let status = example["status"].to_string();
+        let answer = &operation.unwrap()["responses"][&status];
+        let contents = answer["content"].as_object().unwrap();
+        let name = example["name"].as_str().unwrap();
+        let shown = contents.values().any(|content| content["examples"][name]["value"] == example["answer"]);
+        assert!(shown, "{name} of {}", example["operation"]);
+    }
+}
+
+#[tokio::test]
 async fn routes_methods_and_media_types() {
     let client = Client::new().await;
     let bearer = format!("Bearer {KEY}");

@@ -2,6 +2,7 @@
 
 use super::body::Query;
 use super::error::Problem;
+use super::openapi::{merged, sent};
 use super::{Caller, Door, ListBody, SessionAt, TotalsBody, ok, time};
 use crate::ledger::{Record, UsageGroup, UsageLine, UsageQuery};
 use crate::words::{RecordKind, words};
@@ -9,6 +10,9 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -24,19 +28,32 @@ words!(
     }
 );
 
-#[derive(Serialize)]
+/// What was used for one thing, written once.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Record)]
 struct RecordBody {
     id: String,
     kind: RecordKind,
+    /// The execution that it is for.
     execution_id: Option<String>,
+    #[schema(format = DateTime)]
     from: String,
+    #[schema(format = DateTime)]
     to: String,
+    /// Microseconds of time.
     wall_us: u64,
+    /// Microseconds of processor time.
     cpu_us: u64,
+    /// Memory over time: MiB times milliseconds.
     memory_mib_ms: u64,
+    /// Bytes sent to the network.
     bytes: u64,
+    /// The version of the prices that it was billed by.
     price_version: String,
+    /// What it cost, in pico-dollars (10⁻¹²).
+    #[schema(pattern = "^[0-9]+$")]
     cost_picos: String,
+    /// Whether counters were lost, so that it is the least that was used.
     estimated: bool,
 }
 
@@ -66,14 +83,48 @@ struct LineBody {
     totals: TotalsBody,
 }
 
-#[derive(Serialize)]
+impl PartialSchema for LineBody {
+    fn schema() -> RefOr<Schema> {
+        merged("A sum of records.", &[], [Group::schema(), TotalsBody::schema()])
+    }
+}
+
+impl ToSchema for LineBody {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "UsageSum".into()
+    }
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the first field of a `LineBody`")]
+struct Group {
+    /// The session, the day or the kind that it is for; `null` without `group_by`.
+    group: Option<String>,
+}
+
+/// What is billed, and how much. Decimal strings, in pico-dollars (10⁻¹²).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Prices)]
 struct PricesBody<'a> {
     version: &'a str,
+    /// `USD`
     currency: &'a str,
+    /// An hour of one processor.
+    #[schema(pattern = "^[0-9]+$")]
     cpu_core_hour_picos: String,
+    /// An hour of one GiB of memory.
+    #[schema(pattern = "^[0-9]+$")]
     memory_gib_hour_picos: String,
 }
 
+/// List a session's records
+///
+/// One for each execution, and one for what its interpreters used between them; the newest first.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/usage", tag = "Usage", operation_id = "session_usage",
+    params(sent::SessionPath, sent::PageQuery),
+    responses((status = 200, description = "A page of records.", body = ListBody<RecordBody>)),
+)]
 pub(super) async fn of_session(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -90,6 +141,14 @@ pub(super) async fn of_session(
     }))
 }
 
+/// Sum up usage
+///
+/// Of all sessions of the key's tenant.
+#[utoipa::path(
+    get, path = "/v1/usage", tag = "Usage", operation_id = "usage",
+    params(sent::UsageQuery, sent::PageQuery),
+    responses((status = 200, description = "A page of sums.", body = ListBody<LineBody>)),
+)]
 pub(super) async fn of_tenant(
     State(door): State<Door>,
     Caller(tenant): Caller,
@@ -135,6 +194,11 @@ fn line_body(line: UsageLine, group: Option<UsageGroup>) -> LineBody {
     LineBody { group: name, totals: line.totals.into() }
 }
 
+/// Show prices
+#[utoipa::path(
+    get, path = "/v1/prices", tag = "Usage", operation_id = "prices",
+    responses((status = 200, description = "The prices of today.", body = PricesBody)),
+)]
 pub(super) async fn prices(State(door): State<Door>, Caller(_): Caller) -> Response {
     let plan = door.service.prices();
     ok(&PricesBody {
