@@ -45,7 +45,7 @@ pub(super) fn wanted(headers: &HeaderMap) -> bool {
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/executions/{exe}/events", tag = "Executions", operation_id = "follow_execution",
     params(sent::ExecutionPath, sent::EventsQuery, sent::LastEvent),
-    responses((status = 200, description = "Events.", content_type = "text/event-stream", body = String), Streams),
+    responses((status = 200, description = "Events.", content_type = "text/event-stream", body = sent::Event), Streams),
 )]
 pub(super) async fn stream(
     State(door): State<Door>,

@@ -334,7 +334,7 @@ pub(super) fn context_name(fields: &mut Fields<'_>, field: &str) -> Option<Strin
             status = 200,
             description = "The execution when it ended, however it ended; or its events, when the request accepts \
                 `text/event-stream`.",
-            content((ExecutionBody = "application/json"), (String = "text/event-stream")),
+            content((ExecutionBody = "application/json"), (sent::Event = "text/event-stream")),
         ),
         (status = 202, description = "The execution, which goes on.", body = ExecutionBody),
         Live, Runs, Cells,
@@ -371,7 +371,7 @@ pub(super) async fn create(
             status = 200,
             description = "The execution when it ended, however it ended; or its events, when the request accepts \
                 `text/event-stream`.",
-            content((ExecutionBody = "application/json"), (String = "text/event-stream")),
+            content((ExecutionBody = "application/json"), (sent::Event = "text/event-stream")),
         ),
         Opens, Runs, Uploads,
     ),

@@ -212,6 +212,17 @@ pub(in crate::http) struct InputRequest {
     eof: Option<bool>,
 }
 
+/// One event of a stream, in the fields that server-sent events have.
+#[derive(ToSchema)]
+pub(in crate::http) struct Event {
+    /// What happened: `start`, `stdout`, `stderr`, `result`, `gap`, `error` or `end`.
+    event: String,
+    /// Its position.
+    id: String,
+    /// JSON.
+    data: String,
+}
+
 /// What of the input was taken.
 #[derive(ToSchema)]
 pub(in crate::http) struct Input {
