@@ -112,8 +112,8 @@ pub(in crate::http) struct ExecutionRequest {
     context: Option<String>,
     /// Begin the context anew, without its variables.
     reset_context: Option<bool>,
-    /// Seconds until it is interrupted: `limits.execution_seconds` where omitted, and at most as many unless it runs in
-    /// the background. Waiting for the context does not count.
+    /// Seconds until it is interrupted: 30 where omitted. At most `limits.execution_seconds`, or what is left of the
+    /// session's life in the background. Waiting for the context does not count.
     #[schema(minimum = 0.001)]
     timeout_seconds: Option<f64>,
     /// Environment variables besides the session's.
