@@ -125,8 +125,9 @@ fn a_full_disk_refuses_and_what_ran_is_recorded_later(_: &Shared) -> Result<()> 
     let records = usage["items"].as_array().context("items")?;
     assert_eq!(records.iter().filter(|record| record["execution_id"] == id).count(), 1, "{usage}");
     client.close(&session)?;
-    server.stop()?;
+    // Before the folder goes; the server holds what it has open.
     drop(disk);
+    server.stop()?;
     Ok(())
 }
 

@@ -171,6 +171,9 @@ fn every_command_of_the_page_does_what_it_shows(_: &Shared) -> Result<()> {
     let operations = operations(&document);
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("notes.txt"), "Ada\nGrace\n")?;
+    let packed =
+        Command::new("tar").args(["czf", "files.tar.gz", "notes.txt"]).current_dir(&folder).status()?;
+    ensure!(packed.success(), "tar: {packed}");
     let (mut seen, mut recorded) = (BTreeSet::new(), Vec::new());
     let commands = commands(&client.with_key(None).get("/docs")?.text())?;
     for shown in &commands {

@@ -89,8 +89,14 @@ fn command(document: &OpenApi, place: &Place<'_>, shown: &Shown<'_>) -> String {
         body = format!("\n{}\nEND", pretty(document, value, schema));
     } else if place.method == "PUT" {
         lines.push("--data-binary @notes.txt".to_owned());
+    } else if takes_bytes(place) {
+        lines.push("-H \"Content-Type: application/octet-stream\" --data-binary @files.tar.gz".to_owned());
     }
     lines.join(" \\\n  ") + &body
+}
+
+fn takes_bytes(place: &Place<'_>) -> bool {
+    matches!(&place.operation.request_body, Some(RefOr::T(body)) if body.content.contains_key("application/octet-stream"))
 }
 
 /// The path and query with what stands for parameters, and headers that have an example.
