@@ -6,7 +6,6 @@
 pub(super) mod sent;
 
 use super::archive::Format as ArchiveFormat;
-use super::batch::Operation as FileChange;
 use super::error::{Code, ProblemBody};
 use super::execution::{Disconnect, Signal};
 use super::usage::GroupBy;
@@ -112,7 +111,6 @@ schemas_of_words!(
     Engine,
     EntryType,
     ExecutionStatus,
-    FileChange,
     GroupBy,
     Language,
     LimitName,

@@ -5,7 +5,6 @@
 
 use super::{NetworkMode, merged};
 use crate::http::archive::Format as ArchiveFormat;
-use crate::http::batch::Operation as FileChange;
 use crate::http::execution::{Disconnect, Signal};
 use crate::http::usage::GroupBy;
 use crate::words::{Engine, Language, Runtime, SessionStatus};
@@ -183,21 +182,38 @@ pub(in crate::http) struct BatchRequest {
     operations: Vec<FileOperation>,
 }
 
-/// One change. `content` or `content_base64` is for `write`, `recursive` for `delete`, `to` for `move`.
+/// One change.
 #[derive(ToSchema)]
-#[serde(deny_unknown_fields)]
-struct FileOperation {
-    op: FileChange,
-    /// Relative to the workspace.
-    path: String,
-    /// The file's content as text.
-    content: Option<String>,
-    /// The file's content as bytes, in base64.
-    content_base64: Option<String>,
-    /// A directory with everything below it.
-    recursive: Option<bool>,
-    /// Its new path, at which nothing may be. Parents are made.
-    to: Option<String>,
+#[serde(tag = "op", rename_all = "lowercase")]
+enum FileOperation {
+    /// Writes a file: `content` or `content_base64`. Parents are made, and a regular file makes way.
+    Write {
+        /// Relative to the workspace.
+        path: String,
+        /// The file's content as text.
+        content: Option<String>,
+        /// The file's content as bytes, in base64.
+        content_base64: Option<String>,
+    },
+    /// Removes a file or a directory.
+    Delete {
+        /// Relative to the workspace.
+        path: String,
+        /// A directory with everything below it.
+        recursive: Option<bool>,
+    },
+    /// Gives a file or a directory another path.
+    Move {
+        /// Where it is, relative to the workspace.
+        path: String,
+        /// Where it shall be. Parents are made; nothing may be there.
+        to: String,
+    },
+    /// Makes a directory and its parents; one that is there stays.
+    Mkdir {
+        /// Relative to the workspace.
+        path: String,
+    },
 }
 
 /// More input for a running execution: `text`, or `base64`, or `eof` alone.
