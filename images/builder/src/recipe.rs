@@ -28,6 +28,9 @@ struct File {
     language: Language,
     /// What people are told, for instance "RustPython 0.6.0".
     version: String,
+    /// Folders beside this one that its guest is made of, too.
+    #[serde(default)]
+    shared: Vec<String>,
 }
 
 pub struct Recipe {
@@ -46,20 +49,29 @@ impl Recipe {
         let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
         let file: File = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
         let folder = folder.canonicalize()?;
-        let key = key(&folder)?;
-        let File { name, kind, language, version } = file;
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        {
+        let File { name, kind, language, version, shared } = file;
+        if !is_plain(&name) {
             bail!("{}: the name must be of a-z, 0-9 and -", path.display());
         }
+        if let Some(other) = shared.iter().find(|other| !is_plain(other)) {
+            bail!("{}: shared is of folders beside this one, not {other}", path.display());
+        }
+        let key = key(&folder, &shared)?;
         Ok(Self { folder, name, kind, language, version, key })
     }
 }
 
-/// Hash every file of the folder, the toolchain, and what the compiler of native code depends on.
-fn key(folder: &Path) -> Result<String> {
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Hash every file of the folder and of the shared ones, the toolchain, and what the compiler of native code depends on.
+fn key(folder: &Path, shared: &[String]) -> Result<String> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
+    for other in shared {
+        collect(&folder.join("..").join(other), &mut files)?;
+    }
     files.push(folder.join("../toolchain.sh"));
     files.sort();
     let mut hash = Sha256::new();
