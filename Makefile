@@ -15,14 +15,14 @@ help: ## this list
 demo: ready ## set up, build, do the real job, show the bill
 	@$(BIN)/anchorhold-demo
 
-test: ready ## set up, build, pass every test
+test: ready images ## set up, build, pass every test
 	cargo test $(CARGO_FLAGS) --workspace --no-run
 	cargo test $(CARGO_FLAGS) --workspace --lib --bins --tests
 
 run: ready ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
 	$(BIN)/anchorhold serve --data-dir /var/lib/anchorhold
 
-bench: ready ## the numbers of SPECIFICATION.md, with a budget per step
+bench: ready images ## the numbers of SPECIFICATION.md, with a budget per step
 	@$(BIN)/anchorhold-bench
 
 setup: ## what the machine needs (Debian packages), if it is missing
@@ -34,10 +34,11 @@ images: setup ## build what is missing in the image store
 build: setup own ## the programs
 	cargo build $(CARGO_FLAGS) --workspace --bins
 
-# Images and programs side by side: both have long stretches that use one core.
+# Images and programs side by side: both have long stretches that use one core. Boa is left out: it takes minutes, and
+# only who asks for it needs it (`make images`).
 ready: setup own
 	@echo "building images and programs (some twenty minutes the first time) ..."
-	@./images/build.sh & images=$$!; \
+	@./images/build.sh python-wasm javascript-wasm & images=$$!; \
 	cargo build $(CARGO_FLAGS) --workspace --bins; programs=$$?; \
 	wait $$images && exit $$programs
 

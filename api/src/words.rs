@@ -79,8 +79,10 @@ words!(
 
 words!(
     /// Which interpreter of a language, where there are several.
+    #[derive(Default)]
     Engine {
         /// QuickJS-ng.
+        #[default]
         QuickJs = "quickjs",
         /// Boa.
         Boa = "boa",

@@ -40,6 +40,7 @@ macro_rules! tests {
 mod architecture;
 mod audit;
 mod billing;
+mod boa;
 mod cli;
 mod contexts;
 mod executions;
@@ -65,6 +66,7 @@ const ROOMS: &[Room] = &[
     executions::all,
     contexts::all,
     typescript::all,
+    boa::all,
     streams::all,
     files::all,
     limits::all,

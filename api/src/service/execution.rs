@@ -415,6 +415,10 @@ impl Service {
                     let why = format!("is a context of {}", place.language);
                     return Err(Refusal::Invalid { field: "context", why });
                 }
+                if request.engine.is_some_and(|engine| engine != place.engine.unwrap_or_default()) {
+                    let why = format!("is a context of {}", place.engine.unwrap_or_default());
+                    return Err(Refusal::Invalid { field: "context", why });
+                }
                 return Ok((place, defaults));
             }
         };
@@ -438,7 +442,7 @@ impl Service {
             return Err(Refusal::Capacity("the warden is away".into()));
         }
         let image = choose(&images, language, engine)
-            .ok_or_else(|| Refusal::Isolation(format!("no image on this server runs {language} in wasm")))?;
+            .ok_or_else(|| Refusal::Isolation(missing(language, engine)))?;
         Ok(Place { language, engine, runtime, image: image.digest, context })
     }
 }
@@ -518,9 +522,14 @@ fn dialect(language: Language) -> Dialect {
     }
 }
 
+fn missing(language: Language, engine: Option<Engine>) -> String {
+    let by = engine.map(|engine| format!(" by {engine}")).unwrap_or_default();
+    format!("no image on this server runs {language}{by} in wasm")
+}
+
 /// The image for a language; the engine decides where there are several. TypeScript runs as JavaScript.
 fn choose(images: &[Image], language: Language, engine: Option<Engine>) -> Option<&Image> {
-    let boa = engine == Some(Engine::Boa);
+    let boa = engine.unwrap_or_default() == Engine::Boa;
     let speaks = if language == Language::TypeScript { Language::JavaScript } else { language }.as_str();
     images.iter().find(|image| image.language == speaks && image.name.starts_with("boa") == boa)
 }
