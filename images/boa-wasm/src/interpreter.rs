@@ -21,7 +21,7 @@ use crate::kernel::{Kernel, object};
 use crate::modules::Modules;
 
 /// How deep functions may call each other. Calls by way of built-in functions end earlier, by the native stack.
-const CALLS_MAX: usize = 10_000;
+const CALLS_MAX: usize = 12_000;
 /// Values in all registers of those calls.
 const STACK_VALUES_MAX: usize = 1_000_000;
 /// How many calls a stack names.

@@ -56,7 +56,7 @@ fn stat(_: &JsValue, arguments: Arguments<'_>, context: &mut Context) -> JsResul
     let stat = thrown(stat, context)?;
     let numbers = [stat.bytes as f64, stat.modified_ms, stat.accessed_ms].map(JsValue::from);
     let kind = JsValue::from(JsString::from(stat.kind));
-    Ok(JsArray::from_iter([kind].into_iter().chain(numbers), context)?.into())
+    Ok(JsArray::from_iter([kind].into_iter().chain(numbers), context).into())
 }
 
 /// Pairs of a name and its kind, sorted by name.
@@ -65,7 +65,7 @@ fn read_directory(_: &JsValue, arguments: Arguments<'_>, context: &mut Context) 
     let array = JsArray::new(context)?;
     for (name, kind) in thrown(entries, context)? {
         let pair = [JsString::from(name), JsString::from(kind)].map(JsValue::from);
-        array.push(JsArray::from_iter(pair, context)?, context)?;
+        array.push(JsArray::from_iter(pair, context), context)?;
     }
     Ok(array.into())
 }

@@ -20,7 +20,7 @@ fn parts(_: &JsValue, arguments: &[JsValue], context: &mut Context) -> JsResult<
         return Ok(JsValue::undefined());
     };
     let parts = parts.map(|part| JsValue::from(JsString::from(part)));
-    Ok(JsArray::from_iter(parts, context)?.into())
+    Ok(JsArray::from_iter(parts, context).into())
 }
 
 fn set(_: &JsValue, arguments: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
