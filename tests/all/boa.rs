@@ -45,7 +45,10 @@ fn an_error_has_its_line(shared: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     let answer = run(&client, &session, "function inner() {\n  throw new TypeError('boom');\n}\n\ninner();")?;
     assert_eq!((&answer["status"], &answer["state_lost"]), (&json!("failed"), &json!(false)), "{answer}");
-    assert_eq!((&answer["error"]["name"], &answer["error"]["message"]), (&json!("TypeError"), &json!("boom")));
+    assert_eq!(
+        (&answer["error"]["name"], &answer["error"]["message"]),
+        (&json!("TypeError"), &json!("boom"))
+    );
     let traceback = answer["error"]["traceback"].as_str().unwrap_or_default();
     assert!(traceback.contains("inner (<execution 1>:2:"), "{traceback}");
     assert!(traceback.contains("(<execution 1>:5:"), "{traceback}");
@@ -70,7 +73,8 @@ fn files_are_shared_with_other_languages(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = client.session(&json!({}))?;
     client.execute(&session, "python", "open('note.txt', 'w').write('from python')")?;
-    let code = "import fs from 'fs'; fs.appendFileSync('note.txt', ' and boa'); fs.readFileSync('note.txt', 'utf8')";
+    let code =
+        "import fs from 'fs'; fs.appendFileSync('note.txt', ' and boa'); fs.readFileSync('note.txt', 'utf8')";
     assert_eq!(text(&run(&client, &session, code)?), "'from python and boa'");
     let read = client.execute(&session, "javascript", "require('fs').readFileSync('note.txt', 'utf8')")?;
     assert_eq!(text(&read), "'from python and boa'");
@@ -93,8 +97,10 @@ fn a_timeout_keeps_the_state(shared: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     run(&client, &session, "let kept = 7")?;
     let endless = "try { for (;;) { try { while (true) kept = 7 } catch { } } } finally { kept = 0 }";
-    for code in [endless, "await null; for (;;) ;", "await new Promise((done) => setTimeout(done, 3600000))"] {
-        let request = json!({"language": "javascript", "engine": "boa", "code": code, "timeout_seconds": 0.3});
+    for code in [endless, "await null; for (;;) ;", "await new Promise((done) => setTimeout(done, 3600000))"]
+    {
+        let request =
+            json!({"language": "javascript", "engine": "boa", "code": code, "timeout_seconds": 0.3});
         let answer = client.execute_with(&session, &request)?;
         assert_eq!(
             (&answer["status"], &answer["state_lost"]),
@@ -127,7 +133,11 @@ fn a_memory_bomb_ends_alone(shared: &Shared) -> Result<()> {
     client.execute(&session, "javascript", "let other = 'well'")?;
     let code = "const hoard = []; for (;;) hoard.push(new Uint8Array(1 << 20).fill(1))";
     let answer = run(&client, &session, code)?;
-    assert_eq!((&answer["status"], &answer["limit"]), (&json!("limit_exceeded"), &json!("memory")), "{answer}");
+    assert_eq!(
+        (&answer["status"], &answer["limit"]),
+        (&json!("limit_exceeded"), &json!("memory")),
+        "{answer}"
+    );
     assert_eq!(answer["state_lost"], true);
     assert_eq!(text(&client.execute(&session, "javascript", "other")?), "'well'");
     assert_eq!(text(&run(&client, &session, "1 + 1")?), "2");

@@ -84,7 +84,9 @@ impl Class for DomException {
             ),
             (
                 "code",
-                NativeFunction::from_fn_ptr(|this, _, _| Self::field(this, |it| JsValue::from(it.code() as u32))),
+                NativeFunction::from_fn_ptr(|this, _, _| {
+                    Self::field(this, |it| JsValue::from(it.code() as u32))
+                }),
             ),
         ];
         for (name, getter) in getters {

@@ -88,7 +88,8 @@ impl Interpreter {
         let name = format!("<execution {}>", self.executions);
         ending::take_request();
         let request = serde_json::from_slice::<Json>(argument);
-        let Some((request, code)) = request.as_ref().ok().and_then(|it| Some((it, it["code"].as_str()?))) else {
+        let Some((request, code)) = request.as_ref().ok().and_then(|it| Some((it, it["code"].as_str()?)))
+        else {
             abi::trap("execute was given something else than a program");
         };
         let ended = match self.begin(request) {

@@ -104,7 +104,11 @@ impl Kernel {
             }
             None => JsValue::undefined(),
         };
-        self.text("describeStop", &[JsString::from(name).into(), JsString::from(message).into(), place], context)
+        self.text(
+            "describeStop",
+            &[JsString::from(name).into(), JsString::from(message).into(), place],
+            context,
+        )
     }
 
     /// The name of the module that `specifier` means in the file `base`.

@@ -106,3 +106,31 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_folder_counts() {
+        let images = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = images.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let recipe = |shared: &str| {
+            let fields = "name = \"one\"\nkind = \"wasm\"\nlanguage = \"javascript\"\nversion = \"1\"";
+            write("one/image.toml", &format!("{fields}\nshared = [{shared}]\n"));
+            Recipe::read(&images.path().join("one"))
+        };
+        write("toolchain.sh", "");
+        write("both/prelude.js", "1");
+        let before = recipe("\"both\"").unwrap().key;
+        assert_eq!(recipe("\"both\"").unwrap().key, before);
+        write("both/prelude.js", "2");
+        assert_ne!(recipe("\"both\"").unwrap().key, before);
+        assert!(recipe("\"../elsewhere\"").is_err());
+        assert!(recipe("\"missing\"").is_err());
+    }
+}

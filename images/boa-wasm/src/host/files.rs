@@ -40,7 +40,8 @@ fn read_stdin_line(_: &JsValue, _: Arguments<'_>, context: &mut Context) -> JsRe
 }
 
 fn write_file(_: &JsValue, arguments: Arguments<'_>, context: &mut Context) -> JsResult<JsValue> {
-    let (path, bytes, mode) = (text(arguments, 0, context)?, bytes(arguments, 1, context)?, text(arguments, 2, context)?);
+    let (path, bytes, mode) =
+        (text(arguments, 0, context)?, bytes(arguments, 1, context)?, text(arguments, 2, context)?);
     done(files::write(&path, &bytes, &mode), context)
 }
 

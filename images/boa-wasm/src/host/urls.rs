@@ -24,6 +24,7 @@ fn parts(_: &JsValue, arguments: &[JsValue], context: &mut Context) -> JsResult<
 }
 
 fn set(_: &JsValue, arguments: &[JsValue], context: &mut Context) -> JsResult<JsValue> {
-    let (href, part, value) = (text(arguments, 0, context)?, text(arguments, 1, context)?, text(arguments, 2, context)?);
+    let (href, part, value) =
+        (text(arguments, 0, context)?, text(arguments, 1, context)?, text(arguments, 2, context)?);
     Ok(text_or_undefined(urls::set(href, &part, &value)))
 }
