@@ -39,6 +39,19 @@ fn dependencies_run_one_way(_: &Shared) -> Result<()> {
         ),
         ("anchorhold-sandbox", &["anchorhold", "anchorhold-cell", "axum", "hyper", "sqlx", "wasmtime"]),
         ("anchorhold", &["anchorhold-cell", "wasmtime"]),
+        // What faces the network knows nothing of sessions, keys or cells; and one cryptography is enough.
+        (
+            "anchorhold-egress",
+            &[
+                "anchorhold",
+                "anchorhold-sandbox",
+                "anchorhold-jail",
+                "anchorhold-cell",
+                "axum",
+                "sqlx",
+                "ring",
+            ],
+        ),
     ];
     for (package, others) in forbidden {
         let needed = needs(package)?;
@@ -52,7 +65,7 @@ fn dependencies_run_one_way(_: &Shared) -> Result<()> {
 /// `unsafe` has one home, and one reasoned place for loading modules.
 fn the_jail_is_small(_: &Shared) -> Result<()> {
     let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for folder in ["api/src", "sandbox/src"] {
+    for folder in ["api/src", "api/egress/src", "sandbox/src"] {
         let mut stack = vec![top.join(folder)];
         while let Some(path) = stack.pop() {
             if path.is_dir() {
