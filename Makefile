@@ -6,11 +6,11 @@ export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench setup images build ready own check clean
+.PHONY: help demo test run bench mcp-clients setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: ready ## set up, build, do the real job, show the bill
 	@$(BIN)/anchorhold-demo
@@ -24,6 +24,18 @@ run: ready ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
 
 bench: ready ## the numbers of SPECIFICATION.md, with a budget per step
 	@$(BIN)/anchorhold-bench
+
+# They speak to what was built, not to a model of it; what they need comes from PyPI, once.
+CLIENTS := $(CACHE)/mcp-clients
+
+mcp-clients: ready $(CLIENTS)/installed ## the official Python MCP client and an agent, against a server
+	@cd tests/mcp && python=$(CLIENTS)/venv/bin/python; export PYTHONDONTWRITEBYTECODE=1; \
+	$$python clients.py && $$python agent.py
+
+$(CLIENTS)/installed: tests/mcp/requirements.txt
+	python3 -m venv $(CLIENTS)/venv
+	$(CLIENTS)/venv/bin/pip install -q -r tests/mcp/requirements.txt
+	touch $@
 
 setup: ## what the machine needs (Debian packages), if it is missing
 	@./setup.sh

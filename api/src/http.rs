@@ -2,22 +2,23 @@
 //!
 //! Every answer has an `X-Request-Id`; every error is a problem (see `error`), unless the bytes were no HTTP.
 
-mod body;
+pub(crate) mod body;
 mod context;
-mod error;
+pub(crate) mod error;
 mod event;
 mod execution;
-mod file;
+pub(crate) mod file;
 mod session;
 mod tenant;
 mod unread;
-mod usage;
+pub(crate) mod usage;
 
 #[cfg(test)]
 mod tests;
 
 use crate::audit::{Audit, Event};
 use crate::ledger::{KeyId, TenantId, Totals};
+use crate::mcp;
 use crate::metrics::Metrics;
 use crate::service::{Key, Service};
 use crate::tenant::Tenant;
@@ -50,12 +51,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 struct Door {
     service: Service,
+    mcp: mcp::Endpoint,
 }
 
 /// All routes of the API.
-pub fn router(service: Service, audit: Audit) -> Router {
+pub fn router(service: Service, audit: Audit, mcp: mcp::Endpoint) -> Router {
     let watched = (audit, service.metrics().clone());
-    let door = Door { service };
+    let door = Door { service, mcp };
     Router::new()
         .route("/v1/sessions", post(session::create).get(session::list))
         .route("/v1/sessions/{id}", get(session::show).patch(session::change).delete(session::delete))
@@ -81,6 +83,7 @@ pub fn router(service: Service, audit: Audit) -> Router {
         .route("/v1/tenants/{id}", get(tenant::show).patch(tenant::change))
         .route("/v1/tenants/{id}/keys", post(tenant::create_key).get(tenant::keys))
         .route("/v1/tenants/{id}/keys/{key}", delete(tenant::revoke_key))
+        .route("/mcp", post(tools).get(tools).delete(tools))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .fallback(async || Problem::new(Code::NotFound, "no such route"))
@@ -91,16 +94,27 @@ pub fn router(service: Service, audit: Audit) -> Router {
         .with_state(door)
 }
 
+/// `/mcp`: the request is read here and answered in the protocol's own way there.
+async fn tools(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let bytes = body::whole(body).await?;
+    door.mcp.answer(tenant, parts, bytes).await
+}
+
 /// What is served where only the operator gets: metrics.
 pub fn admin_router(service: Service) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .fallback(async || axum::http::StatusCode::NOT_FOUND)
-        .with_state(Door { service })
+        .with_state(service)
 }
 
-async fn metrics(State(door): State<Door>) -> Response {
-    match door.service.metrics_text() {
+async fn metrics(State(service): State<Service>) -> Response {
+    match service.metrics_text() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -112,6 +126,10 @@ async fn metrics(State(door): State<Door>) -> Response {
 /// Who asks, as soon as that is known; for the audit log.
 #[derive(Debug, Clone, Default)]
 struct Who(Arc<OnceLock<(TenantId, KeyId)>>);
+
+/// The request's id, for whoever answers it.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestName(pub(crate) String);
 
 /// What an answer is about; for the audit log.
 #[derive(Debug, Clone)]
@@ -129,6 +147,7 @@ async fn edge(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let who = Who::default();
     request.extensions_mut().insert(who.clone());
+    request.extensions_mut().insert(RequestName(id.clone()));
     let head = check_head(&request);
     // What follows on the connection may not be what it seems.
     let spoiled = head.is_err();
@@ -329,6 +348,6 @@ impl From<Totals> for TotalsBody {
 }
 
 /// RFC 3339 in UTC.
-fn time(at_us: i64) -> String {
+pub(crate) fn time(at_us: i64) -> String {
     jiff::Timestamp::from_microsecond(at_us).unwrap_or(jiff::Timestamp::MAX).to_string()
 }

@@ -48,6 +48,7 @@ mod files;
 mod inputs;
 mod isolation;
 mod limits;
+mod mcp;
 mod metrics;
 mod neighbours;
 mod restart;
@@ -73,6 +74,7 @@ const ROOMS: &[Room] = &[
     tenants::all,
     cli::all,
     audit::all,
+    mcp::all,
     metrics::all,
     neighbours::all,
     isolation::all,
