@@ -517,13 +517,6 @@ impl FakeCell {
         let pipe = descriptors.into_iter().next().map(File::from);
         let say = |cell: &Self, answer| cell.say(&FromCell::File { operation, answer });
         let try_say = |cell: &Self, answer| cell.try_say(&FromCell::File { operation, answer });
-        let entry = |path: &str, size: usize| Entry {
-            path: path.to_owned(),
-            kind: EntryKind::File,
-            size: size as u64,
-            mode: 0o644,
-            modified_us: 0,
-        };
         match (&request.action, request.path.as_str()) {
             (_, "silent") => {}
             (FileAction::Upload { .. }, "refused") => say(self, FileAnswer::Refused(FileError::NoSpace)),
@@ -589,4 +582,9 @@ impl FakeCell {
             _ => say(self, FileAnswer::Refused(FileError::NotFound)),
         }
     }
+}
+
+/// A file as a listing has it.
+fn entry(path: &str, size: u64) -> Entry {
+    Entry { path: path.to_owned(), kind: EntryKind::File, size, mode: 0o644, modified_us: 0 }
 }

@@ -40,7 +40,9 @@ fn send(client: &Client, session: &str, body: Vec<u8>) -> Result<Answer> {
 }
 
 /// Everything in a workspace: kind, mode and content by path.
-fn snapshot(client: &Client, session: &str) -> Result<BTreeMap<String, (Value, Value, Vec<u8>)>> {
+type Contents = BTreeMap<String, (Value, Value, Vec<u8>)>;
+
+fn snapshot(client: &Client, session: &str) -> Result<Contents> {
     let files = format!("/v1/sessions/{session}/files");
     let listed = client.get(&format!("{files}?recursive=true&limit=1000"))?.expect(200);
     let mut all = BTreeMap::new();
