@@ -14,6 +14,7 @@ need cc gcc
 need curl curl
 need git git
 need python3 python3
+need ip iproute2
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -z "$missing" ] && exit 0
 

@@ -1,0 +1,115 @@
+//! One session's way out: what it may still do, and how a target becomes a connection.
+
+use crate::Shared;
+use crate::caps::{Caps, Rate};
+use crate::decision::{Decision, Rule, Way};
+use crate::dial::dial;
+use crate::host::Target;
+use crate::meter::{Activity, Counted, Gauge, Meter};
+use crate::policy::{Mode, Policy};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// A session that is attached.
+#[derive(Debug)]
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    mode: Mode,
+    pub(crate) caps: Caps,
+    rate: Rate,
+    connections: Arc<Semaphore>,
+    gauge: Gauge,
+    events: mpsc::Sender<Decision>,
+    /// Decisions that found no room among the events.
+    missed: AtomicU64,
+}
+
+/// A connection to outside, counted, and its place among the session's.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) stream: Counted<TcpStream>,
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        policy: Policy,
+        meter: Arc<dyn Meter>,
+        events: mpsc::Sender<Decision>,
+    ) -> Self {
+        let caps = policy.caps.under(shared.ceiling.caps);
+        Self {
+            rate: Rate::new(caps.requests_per_second),
+            connections: Arc::new(Semaphore::new(caps.connections as usize)),
+            gauge: Gauge::new(meter, caps.bytes),
+            shared,
+            mode: policy.mode,
+            caps,
+            events,
+            missed: AtomicU64::new(0),
+        }
+    }
+
+    /// Decides on a target, and connects to it. Either way the decision is noted.
+    pub(crate) async fn reach(
+        &self,
+        way: Way,
+        target: Target,
+        activity: Arc<Activity>,
+    ) -> Result<Outside, Rule> {
+        let told = target.to_string();
+        let reached = self.connect(target, activity).await;
+        let address = reached.as_ref().ok().map(|(_, address)| *address);
+        let reached = reached.map(|(outside, _)| outside);
+        self.note(Some(way), Some(told), address, reached.as_ref().map(|_| ()).map_err(|rule| *rule));
+        reached
+    }
+
+    async fn connect(&self, target: Target, activity: Arc<Activity>) -> Result<(Outside, SocketAddr), Rule> {
+        if !self.rate.take() {
+            return Err(Rule::Rate);
+        }
+        let admitted = self.shared.ceiling.admit(&self.mode, target)?;
+        if self.gauge.is_full() {
+            return Err(Rule::Bytes);
+        }
+        let place = self.connections.clone().try_acquire_owned().map_err(|_| Rule::Connections)?;
+        let checked = self.shared.resolver.resolve(admitted).await?;
+        let dialled = dial(&checked, self.shared.upstream).await?;
+        let stream = Counted::outside(dialled.stream, dialled.early, activity, self.gauge.clone());
+        Ok((Outside { stream, place }, dialled.address))
+    }
+
+    /// Notes that a connection that was allowed was ended by a rule after all.
+    pub(crate) fn note_end(&self, way: Way, target: &str, rule: Rule) {
+        self.note(Some(way), Some(target.to_owned()), None, Err(rule));
+    }
+
+    /// Notes a request that nothing could be made of.
+    pub(crate) fn note_malformed(&self) {
+        self.note(None, None, None, Err(Rule::BadRequest));
+    }
+
+    pub(crate) fn has_no_bytes_left(&self) -> bool {
+        self.gauge.is_full()
+    }
+
+    fn note(
+        &self,
+        way: Option<Way>,
+        target: Option<String>,
+        address: Option<SocketAddr>,
+        verdict: Result<(), Rule>,
+    ) {
+        let Ok(room) = self.events.try_reserve() else {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let missed = self.missed.swap(0, Ordering::Relaxed);
+        room.send(Decision { way, target, address, verdict, missed });
+    }
+}
