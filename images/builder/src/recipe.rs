@@ -28,10 +28,15 @@ struct File {
     language: Language,
     /// What people are told, for instance "RustPython 0.6.0".
     version: String,
+    /// Folders beside this one that its guest is made of, too.
+    #[serde(default)]
+    shared: Vec<String>,
 }
 
 pub struct Recipe {
     pub folder: PathBuf,
+    /// Folders beside it that are inputs, too.
+    pub shared: Vec<PathBuf>,
     pub name: String,
     pub kind: Kind,
     pub language: Language,
@@ -46,20 +51,30 @@ impl Recipe {
         let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
         let file: File = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
         let folder = folder.canonicalize()?;
-        let key = key(&folder)?;
-        let File { name, kind, language, version } = file;
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        {
+        let File { name, kind, language, version, shared } = file;
+        if !is_plain(&name) {
             bail!("{}: the name must be of a-z, 0-9 and -", path.display());
         }
-        Ok(Self { folder, name, kind, language, version, key })
+        if let Some(other) = shared.iter().find(|other| !is_plain(other)) {
+            bail!("{}: shared is of folders beside this one, not {other}", path.display());
+        }
+        let shared: Vec<_> = shared.iter().map(|other| folder.join("..").join(other)).collect();
+        let key = key(&folder, &shared)?;
+        Ok(Self { folder, shared, name, kind, language, version, key })
     }
 }
 
-/// Hash every file of the folder, the toolchain, and what the compiler of native code depends on.
-fn key(folder: &Path) -> Result<String> {
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Hash every file of the folder and of the shared ones, the toolchain, and what the compiler of native code depends on.
+fn key(folder: &Path, shared: &[PathBuf]) -> Result<String> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
+    for other in shared {
+        collect(other, &mut files)?;
+    }
     files.push(folder.join("../toolchain.sh"));
     files.sort();
     let mut hash = Sha256::new();
@@ -93,4 +108,32 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_folder_counts() {
+        let images = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = images.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let recipe = |shared: &str| {
+            let fields = "name = \"one\"\nkind = \"wasm\"\nlanguage = \"javascript\"\nversion = \"1\"";
+            write("one/image.toml", &format!("{fields}\nshared = [{shared}]\n"));
+            Recipe::read(&images.path().join("one"))
+        };
+        write("toolchain.sh", "");
+        write("both/prelude.js", "1");
+        let before = recipe("\"both\"").unwrap().key;
+        assert_eq!(recipe("\"both\"").unwrap().key, before);
+        write("both/prelude.js", "2");
+        assert_ne!(recipe("\"both\"").unwrap().key, before);
+        assert!(recipe("\"../elsewhere\"").is_err());
+        assert!(recipe("\"missing\"").is_err());
+    }
 }

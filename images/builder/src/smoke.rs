@@ -1,4 +1,5 @@
-//! Smoke programs: `smoke/<name>.<language>` and `smoke/<name>.out`, the transcript that it must give.
+//! Smoke programs: `smoke/<name>.<language>` and `smoke/<name>.out`, the transcript that it must give. Programs of a
+//! shared folder count too; their transcripts are the image's own.
 //!
 //! A line that starts with `#%%` or `//%%` begins the next cell: one more execution in the same
 //! session. The rest of that line is an inline TOML table of options:
@@ -10,7 +11,13 @@
 //! `sessions_differ = true` in a program's first cell: two sessions must give different transcripts;
 //! such a program has no `.out` file.
 
-use std::{collections::BTreeMap, fmt::Write, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -90,16 +97,12 @@ fn read_options(text: &str) -> Result<Options> {
 }
 
 pub fn run(recipe: &Recipe, image: &Image, bless: bool) -> Result<()> {
-    let mut programs: Vec<_> = fs::read_dir(recipe.folder.join("smoke"))
-        .context("an image without smoke programs is not built")?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
-    programs.retain(|path| path.extension().is_some_and(|e| e != "out"));
-    programs.sort();
+    let transcripts = recipe.folder.join("smoke");
+    let programs = programs(recipe)?;
     let mut failures = Vec::new();
     for program in &programs {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Err(error) = check(program, image, bless) {
+        if let Err(error) = check(program, &transcripts, image, bless) {
             eprintln!("{}: smoke/{name}: FAILED\n{error:#}", recipe.name);
             failures.push(name);
         }
@@ -111,7 +114,25 @@ pub fn run(recipe: &Recipe, image: &Image, bless: bool) -> Result<()> {
     bail!("{} of {} smoke programs failed: {}", failures.len(), programs.len(), failures.join(", "))
 }
 
-fn check(program: &Path, image: &Image, bless: bool) -> Result<()> {
+fn programs(recipe: &Recipe) -> Result<Vec<PathBuf>> {
+    let mut programs = Vec::new();
+    for folder in recipe.shared.iter().chain([&recipe.folder]).map(|folder| folder.join("smoke")) {
+        if !folder.exists() {
+            continue;
+        }
+        for entry in fs::read_dir(&folder)? {
+            programs.push(entry?.path());
+        }
+    }
+    programs.retain(|path| path.extension().is_some_and(|extension| extension != "out"));
+    programs.sort();
+    if programs.is_empty() {
+        bail!("an image without smoke programs is not built");
+    }
+    Ok(programs)
+}
+
+fn check(program: &Path, transcripts: &Path, image: &Image, bless: bool) -> Result<()> {
     let cells = cells(&fs::read_to_string(program)?)?;
     let transcript = session(&cells, image)?;
     if cells.first().is_some_and(|cell| cell.sessions_differ) {
@@ -120,7 +141,8 @@ fn check(program: &Path, image: &Image, bless: bool) -> Result<()> {
         }
         return Ok(());
     }
-    let expected_path = program.with_extension("out");
+    let name = program.file_stem().context("a program without a name")?;
+    let expected_path = transcripts.join(name).with_extension("out");
     if bless {
         return Ok(fs::write(&expected_path, transcript)?);
     }
@@ -185,6 +207,31 @@ mod tests {
     #[test]
     fn an_unknown_option_is_refused() {
         assert!(cells("#%% { stdinn = \"\" }\n").is_err());
+    }
+
+    #[test]
+    fn programs_of_a_shared_folder_count() {
+        let images = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = images.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let fields = "name = \"one\"\nkind = \"wasm\"\nlanguage = \"javascript\"\nversion = \"1\"";
+        write("toolchain.sh", "");
+        write("one/image.toml", &format!("{fields}\nshared = [\"both\"]\n"));
+        write("both/lib.rs", "");
+        let found = || {
+            let recipe = Recipe::read(&images.path().join("one")).unwrap();
+            let names = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+            programs(&recipe).map(|found| found.into_iter().map(names).collect::<Vec<_>>())
+        };
+        assert!(found().is_err(), "there is none");
+        write("both/smoke/b.js", "");
+        write("one/smoke/a.js", "");
+        write("one/smoke/b.out", "");
+        assert_eq!(found().unwrap().len(), 2);
+        assert!(found().unwrap().contains(&"b.js".to_owned()));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! How an execution ends when it does not simply finish.
 
+use anchorhold_javascript_shared::stop;
 use rquickjs::{Ctx, Error, Exception, Value};
-
-use crate::stop;
 
 pub enum Ending<'js> {
     /// An uncaught value, an `Error` or not.

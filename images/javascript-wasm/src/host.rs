@@ -1,18 +1,15 @@
 //! What the prelude can ask of Rust and WASI: one flat object of functions, never visible to programs.
 
-mod clock;
 mod files;
-mod random;
 mod text;
 mod urls;
 mod values;
 
+use anchorhold_javascript_shared::abi::{self, Kind};
+use anchorhold_javascript_shared::{clock, output, random, stop};
 use rquickjs::context::EvalOptions;
 use rquickjs::prelude::Func;
-use rquickjs::{Ctx, Exception, Function, Object, Result, qjs};
-
-use crate::abi::{self, Kind};
-use crate::{output, stop};
+use rquickjs::{Ctx, Exception, Function, Object, Result, TypedArray, qjs};
 
 pub use text::Text;
 
@@ -24,13 +21,29 @@ pub fn object<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
     host.set("emitResult", Func::from(|json: Text| abi::emit(Kind::Result, &json.0)))?;
     host.set("exit", Func::from(exit))?;
     host.set("compileFunction", Func::from(compile_function))?;
-    clock::add(&host)?;
+    host.set("engine", engine(ctx)?)?;
+    host.set("monotonicMs", Func::from(clock::monotonic_ms))?;
+    host.set("random", Func::from(random::number))?;
+    host.set("randomBytes", Func::from(random_bytes))?;
     files::add(&host)?;
-    random::add(&host)?;
     text::add(&host)?;
     urls::add(&host)?;
     values::add(&host)?;
     Ok(host)
+}
+
+/// What `process` says of the engine.
+fn engine<'js>(ctx: &Ctx<'js>) -> Result<Object<'js>> {
+    let versions = Object::new(ctx.clone())?;
+    versions.set("quickjs", "0.16.0")?;
+    let engine = Object::new(ctx.clone())?;
+    engine.set("name", "quickjs-ng")?;
+    engine.set("versions", versions)?;
+    Ok(engine)
+}
+
+fn random_bytes(ctx: Ctx<'_>, count: usize) -> Result<TypedArray<'_, u8>> {
+    TypedArray::new(ctx, random::bytes(count))
 }
 
 /// Evaluates a function expression under the name of the file that it comes from.

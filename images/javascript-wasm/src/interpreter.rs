@@ -1,17 +1,16 @@
 //! The interpreter of a session and the course of one execution.
 
+use anchorhold_javascript_shared::abi::{self, Kind};
+use anchorhold_javascript_shared::prelude::WARM_UP;
+use anchorhold_javascript_shared::{imports, output, stop};
 use rquickjs::{Context, Ctx, Error, Object, Persistent, Result, Runtime, Value};
 
-use crate::abi::{self, Kind};
 use crate::ending::Ending;
 use crate::host::{self, Text};
 use crate::modules::Modules;
 use crate::prelude::{self, Kernel};
 use crate::scope::{self, Scope};
-use crate::{imports, jobs, output, rejections, stack, stop};
-
-/// Run once when the image is built, so that what most programs use is compiled, allocated and in shape.
-const WARM_UP: &str = include_str!("prelude/warm-up.js");
+use crate::{jobs, rejections, stack};
 
 /// How much may be allocated before the first garbage collection; later ones follow the size of the heap.
 const FIRST_COLLECTION_BYTES: usize = 16 * 1024 * 1024;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use anchorhold_javascript_shared::output;
 use rquickjs::{Ctx, Promise, Value, promise::PromiseState};
 
-use crate::{ending::Ending, output, prelude::Kernel, rejections, stack};
+use crate::{ending::Ending, prelude::Kernel, rejections, stack};
 
 /// Longest sleep without a look at the stop request. The host cannot wake a sleeping guest.
 const SLEEP_SLICE: Duration = Duration::from_millis(10);

@@ -7,22 +7,19 @@
 //! when it throws, when it calls `process.exit`, or when the host asks for it through `interrupt`.
 //! In every case the interpreter is ready for the next one, with its variables kept.
 
-mod abi;
 mod ending;
 mod host;
-mod imports;
 mod interpreter;
 mod jobs;
 mod modules;
-mod output;
 mod prelude;
 mod rejections;
 mod scope;
 mod stack;
-mod stop;
 
 use std::cell::RefCell;
 
+use anchorhold_javascript_shared::{abi, output, stop};
 use interpreter::Interpreter;
 
 thread_local! {

@@ -1,11 +1,10 @@
-//! The JavaScript half of the guest: console, timers, Node's small modules, the module loader.
-//!
-//! The files in `prelude/` are CommonJS modules in the order of their dependencies. They are evaluated once,
-//! when the image is built; their objects are part of the snapshot. `kernel.js` is what this crate talks to.
+//! The prelude of `javascript-shared`, evaluated once, when the image is built; its objects are part of the
+//! snapshot. `kernel.js` is what this crate talks to.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
+use anchorhold_javascript_shared::prelude::{BOOT, MODULES};
 use rquickjs::context::EvalOptions;
 use rquickjs::function::IntoArgs;
 use rquickjs::{Ctx, FromJs, Function, Object, Persistent, Result, Value};
@@ -14,64 +13,27 @@ use crate::host::Text;
 use crate::jobs::Step;
 use crate::modules::Loaded;
 
-macro_rules! modules {
-    ($($name:literal),+ $(,)?) => {
-        [$(($name, include_str!(concat!("prelude/", $name, ".js")))),+]
-    };
-}
-
-const BOOT: &str = include_str!("prelude/boot.js");
-
-const MODULES: &[(&str, &str)] = &modules![
-    "errors",
-    "inspect",
-    "console",
-    "timers",
-    "encoding",
-    "buffer",
-    "path",
-    "url",
-    "dom-events",
-    "events",
-    "clone",
-    "equal",
-    "crypto",
-    "fs",
-    "util",
-    "assert",
-    "process",
-    "display",
-    "modules",
-    "globals",
-    "kernel",
-];
-
-/// Frames of these files are ours and are left out of tracebacks (see `errors.js`).
-const FILE_PREFIX: &str = "node:internal/";
-
 thread_local! {
     static KERNEL: RefCell<Option<Persistent<Object<'static>>>> = const { RefCell::new(None) };
 }
 
 /// Evaluates the prelude and keeps its kernel.
 pub fn evaluate<'js>(ctx: &Ctx<'js>, host: Object<'js>) -> Result<()> {
-    let boot: Function = script(ctx, "boot", BOOT)?;
+    let boot: Function = script(ctx, BOOT.file(), BOOT.source)?;
     let define: Function = boot.call((host,))?;
     let mut last = Value::new_undefined(ctx.clone());
-    for (name, source) in MODULES {
-        // One line, so that the line numbers of the file stay right.
-        let wrapped = format!("(function (exports, require, module, host) {{ 'use strict'; {source}\n}})");
-        let factory: Function = script(ctx, name, &wrapped)?;
-        last = define.call((*name, factory))?;
+    for module in MODULES {
+        let factory: Function = script(ctx, module.file(), &module.wrapped())?;
+        last = define.call((module.name, factory))?;
     }
     let kernel = Object::from_js(ctx, last)?;
     KERNEL.set(Some(Persistent::save(ctx, kernel)));
     Ok(())
 }
 
-fn script<'js, T: FromJs<'js>>(ctx: &Ctx<'js>, name: &str, source: &str) -> Result<T> {
+fn script<'js, T: FromJs<'js>>(ctx: &Ctx<'js>, file: String, source: &str) -> Result<T> {
     let mut options = EvalOptions::default();
-    options.filename = Some(format!("{FILE_PREFIX}{name}"));
+    options.filename = Some(file);
     ctx.eval_with_options(source, options)
 }
 

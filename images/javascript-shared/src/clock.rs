@@ -3,15 +3,8 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use rquickjs::prelude::Func;
-use rquickjs::{Object, Result};
-
 thread_local! {
     static ORIGIN: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-pub fn add(host: &Object<'_>) -> Result<()> {
-    host.set("monotonicMs", Func::from(monotonic_ms))
 }
 
 /// Time begins with the session: the snapshot's clock belongs to the machine that built the image.
@@ -19,7 +12,9 @@ pub fn restart() {
     ORIGIN.set(Some(Instant::now()));
 }
 
-fn monotonic_ms() -> f64 {
+/// Milliseconds since the session began.
+#[must_use]
+pub fn monotonic_ms() -> f64 {
     if ORIGIN.get().is_none() {
         restart();
     }

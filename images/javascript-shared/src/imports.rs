@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 /// Rewrites the import declarations that `source` begins with.
+#[must_use]
 pub fn rewrite(source: String) -> String {
     if !source.contains("import") {
         return source;

@@ -52,7 +52,7 @@ for (const [name, value] of Object.entries(globals)) {
   Object.defineProperty(globalThis, name, { value, writable: true, enumerable: false, configurable: true });
 }
 
-// QuickJS's own generator is part of the snapshot, the same for every session.
+// The engine's own generator is part of the snapshot, the same for every session.
 Math.random = function random() {
   return host.random();
 };

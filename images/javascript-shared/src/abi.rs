@@ -14,13 +14,17 @@ unsafe extern "C" {
 }
 
 /// What the host does with an emitted text.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub enum Kind {
+    /// Adds it to the results: JSON `{"main","mime"}`.
     Result = 0,
+    /// Tells it as the error that ended the program: JSON `{"name","message","traceback"}`.
     Error = 1,
+    /// Takes it as the exit code, in decimal.
     ExitCode = 2,
 }
 
+/// Room for the argument of the next call.
 pub fn new_argument(len: usize) -> *mut u8 {
     ARGUMENT.with_borrow_mut(|buffer| {
         buffer.clear();
@@ -29,12 +33,15 @@ pub fn new_argument(len: usize) -> *mut u8 {
     })
 }
 
+/// What the host wrote there.
+#[must_use]
 pub fn take_argument(len: usize) -> Vec<u8> {
     let mut buffer = ARGUMENT.take();
     buffer.truncate(len);
     buffer
 }
 
+/// Hands a rich value to the host, behind all output so far.
 pub fn emit(kind: Kind, text: &str) {
     // Whoever follows the program sees both in the order in which they were made.
     crate::output::flush();

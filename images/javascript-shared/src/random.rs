@@ -5,8 +5,6 @@ use std::cell::RefCell;
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use rquickjs::prelude::Func;
-use rquickjs::{Ctx, Object, Result, TypedArray};
 
 const SEED_BYTES: usize = 32;
 
@@ -15,11 +13,6 @@ const RANDOM_BITS: u32 = 53;
 
 thread_local! {
     static GENERATOR: RefCell<Option<ChaCha20Rng>> = const { RefCell::new(None) };
-}
-
-pub fn add(host: &Object<'_>) -> Result<()> {
-    host.set("random", Func::from(random))?;
-    host.set("randomBytes", Func::from(random_bytes))
 }
 
 /// Takes 64 hexadecimal digits. `None` if they are something else.
@@ -41,13 +34,17 @@ fn with_generator<R>(action: impl FnOnce(&mut ChaCha20Rng) -> R) -> R {
         .with_borrow_mut(|slot| action(slot.get_or_insert_with(|| ChaCha20Rng::from_seed([0; SEED_BYTES]))))
 }
 
-fn random() -> f64 {
+/// At least 0 and below 1.
+#[must_use]
+pub fn number() -> f64 {
     let bits = with_generator(RngCore::next_u64) >> (u64::BITS - RANDOM_BITS);
     bits as f64 / (1_u64 << RANDOM_BITS) as f64
 }
 
-fn random_bytes(ctx: Ctx<'_>, count: usize) -> Result<TypedArray<'_, u8>> {
+/// As many random bytes.
+#[must_use]
+pub fn bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     with_generator(|generator| generator.fill_bytes(&mut bytes));
-    TypedArray::new(ctx, bytes)
+    bytes
 }

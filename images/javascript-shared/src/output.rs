@@ -15,6 +15,7 @@ thread_local! {
     static PENDING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Keeps the text to be written with more of its kind.
 pub fn write_stdout(text: &str) {
     if stop::is_exiting() {
         return;
@@ -27,6 +28,7 @@ pub fn write_stdout(text: &str) {
     });
 }
 
+/// Writes the text now.
 pub fn write_stderr(text: &str) {
     if stop::is_exiting() {
         return;
@@ -36,6 +38,7 @@ pub fn write_stderr(text: &str) {
     stderr().write_all(text.as_bytes()).ok();
 }
 
+/// Writes what was kept.
 pub fn flush() {
     PENDING.with_borrow_mut(write_out);
 }

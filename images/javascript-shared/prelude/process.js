@@ -83,8 +83,8 @@ const process = Object.assign(new EventEmitter(), {
   platform: 'wasi',
   // What the language offers, told by the version of Node that offers about the same.
   version: 'v22.0.0',
-  versions: { node: '22.0.0', quickjs: '0.16.0' },
-  release: { name: 'quickjs-ng' },
+  versions: { node: '22.0.0', ...host.engine.versions },
+  release: { name: host.engine.name },
   execPath: '/usr/bin/javascript',
   execArgv: [],
   argv: ['javascript', '/workspace/main.js'],

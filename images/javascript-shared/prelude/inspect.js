@@ -238,8 +238,16 @@ function hexBytes(buffer) {
   return left > 0 ? `${text} ... ${left} more byte${left > 1 ? 's' : ''}` : text;
 }
 
+const functionClass = host.classId(function () {});
+
+// Boa gives no source of a class. Of the functions of a program only classes have a prototype that stays.
+const isClass = (value) =>
+  functionSource.call(value).startsWith('class') ||
+  (host.classId(value) === functionClass &&
+    Object.getOwnPropertyDescriptor(value, 'prototype')?.writable === false);
+
 function functionBase(value, name) {
-  if (functionSource.call(value).startsWith('class')) return classBase(value, name);
+  if (isClass(value)) return classBase(value, name);
   const type = name === null ? 'Function (null prototype)' : name;
   const own = ownValue(value, 'name');
   return `[${type}${typeof own === 'string' && own !== '' ? `: ${own}` : ' (anonymous)'}]`;
