@@ -99,6 +99,11 @@ words!(
     }
 );
 
+impl Engine {
+    /// Where a request names none.
+    pub const DEFAULT: Self = Self::QuickJs;
+}
+
 words!(
     /// Where a session is in its life.
     SessionStatus {

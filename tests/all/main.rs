@@ -41,6 +41,7 @@ mod architecture;
 mod archives;
 mod audit;
 mod billing;
+mod boa;
 mod cli;
 mod contexts;
 mod executions;
@@ -69,6 +70,7 @@ const ROOMS: &[Room] = &[
     executions::all,
     contexts::all,
     typescript::all,
+    boa::all,
     streams::all,
     files::all,
     http2::all,

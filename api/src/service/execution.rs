@@ -417,6 +417,11 @@ impl Service {
                     let why = format!("is a context of {}", place.language);
                     return Err(Refusal::Invalid { field: "context", why });
                 }
+                let engine = place.engine.unwrap_or(Engine::DEFAULT);
+                if request.engine.is_some_and(|asked| asked != engine) {
+                    let why = format!("is a context of {engine}");
+                    return Err(Refusal::Invalid { field: "context", why });
+                }
                 return Ok((place, defaults));
             }
         };
@@ -439,8 +444,8 @@ impl Service {
         if images.is_empty() && !self.0.sandbox.is_ready() {
             return Err(Refusal::Capacity("the warden is away".into()));
         }
-        let image = choose(&images, language, engine)
-            .ok_or_else(|| Refusal::Isolation(format!("no image on this server runs {language} in wasm")))?;
+        let image =
+            choose(&images, language, engine).ok_or_else(|| Refusal::Isolation(missing(language, engine)))?;
         Ok(Place { language, engine, runtime, image: image.digest, context })
     }
 }
@@ -520,9 +525,14 @@ fn dialect(language: Language) -> Dialect {
     }
 }
 
+fn missing(language: Language, engine: Option<Engine>) -> String {
+    let by = engine.map(|engine| format!(" by {engine}")).unwrap_or_default();
+    format!("no image on this server runs {language}{by} in wasm")
+}
+
 /// The image for a language; the engine decides where there are several. TypeScript runs as JavaScript.
 fn choose(images: &[Image], language: Language, engine: Option<Engine>) -> Option<&Image> {
-    let boa = engine == Some(Engine::Boa);
+    let boa = engine.unwrap_or(Engine::DEFAULT) == Engine::Boa;
     let speaks = if language == Language::TypeScript { Language::JavaScript } else { language }.as_str();
     images.iter().find(|image| image.language == speaks && image.name.starts_with("boa") == boa)
 }

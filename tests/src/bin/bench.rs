@@ -72,6 +72,27 @@ impl Wire {
     }
 }
 
+/// Something that runs code.
+struct Guest {
+    name: &'static str,
+    language: &'static str,
+    engine: Option<&'static str>,
+    /// A program that prints 2.
+    print: &'static str,
+}
+
+const GUESTS: [Guest; 3] = [
+    Guest { name: "python", language: "python", engine: None, print: "print(1+1)" },
+    Guest { name: "javascript", language: "javascript", engine: None, print: "console.log(1+1)" },
+    Guest { name: "boa", language: "javascript", engine: Some("boa"), print: "console.log(1+1)" },
+];
+
+impl Guest {
+    fn asks(&self, code: &str) -> Value {
+        json!({"language": self.language, "engine": self.engine, "code": code})
+    }
+}
+
 /// Durations of one thing, in order of size.
 struct Sample(Vec<Duration>);
 
@@ -115,10 +136,8 @@ fn main() -> Result<()> {
 
 fn whole_runs(server: &Server) -> Result<()> {
     let mut wire = Wire::open(server)?;
-    for (language, code, goal) in
-        [("python", "print(1+1)", "p50 ≤ 1.0, p99 ≤ 5"), ("javascript", "console.log(1+1)", "")]
-    {
-        let body = json!({"language": language, "code": code});
+    for (guest, goal) in GUESTS.iter().zip(["p50 ≤ 1.0, p99 ≤ 5", "", ""]) {
+        let body = guest.asks(guest.print);
         let mut took = Vec::new();
         for n in 0..1_100 {
             let (answer, t) = wire.json("POST", "/v1/run", &body)?;
@@ -127,17 +146,17 @@ fn whole_runs(server: &Server) -> Result<()> {
                 took.push(t);
             }
         }
-        Sample::of(took).show(&format!("POST /v1/run, {language}, sequential"), goal);
+        Sample::of(took).show(&format!("POST /v1/run, {}, sequential", guest.name), goal);
     }
     Ok(())
 }
 
 fn warm(server: &Server) -> Result<()> {
     let mut wire = Wire::open(server)?;
-    for language in ["python", "javascript"] {
+    for (guest, goal) in GUESTS.iter().zip(["p50 ≤ 0.4", "p50 ≤ 0.4", ""]) {
         let (session, _) = wire.session()?;
         let path = format!("/v1/sessions/{session}/executions");
-        let body = json!({"language": language, "code": "1+1"});
+        let body = guest.asks("1+1");
         let mut took = Vec::new();
         for n in 0..2_100 {
             let (answer, t) = wire.json("POST", &path, &body)?;
@@ -146,7 +165,7 @@ fn warm(server: &Server) -> Result<()> {
                 took.push(t);
             }
         }
-        Sample::of(took).show(&format!("warm execution, {language}"), "p50 ≤ 0.4");
+        Sample::of(took).show(&format!("warm execution, {}", guest.name), goal);
         wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
     }
     Ok(())
@@ -242,11 +261,11 @@ fn sustained(server: &Server) -> Result<()> {
 
 fn memory(server: &Server) -> Result<()> {
     let client: Client = server.client()?;
-    for language in ["python", "javascript"] {
+    for guest in &GUESTS {
         let sessions = (0..10).map(|_| client.session(&json!({}))).collect::<Result<Vec<_>>>()?;
         let mut pss = 0;
         for session in &sessions {
-            client.execute(session, language, "1 + 1")?;
+            client.execute_with(session, &guest.asks("1 + 1"))?;
         }
         for session in &sessions {
             for pid in host::cell_processes(session.trim_start_matches("ses_")) {
@@ -259,7 +278,7 @@ fn memory(server: &Server) -> Result<()> {
         }
         println!(
             "{:<58} {:>8.2} MiB  ≤ 4",
-            format!("idle memory per {language} session (PSS, 10 alive)"),
+            format!("idle memory per {} session (PSS, 10 alive)", guest.name),
             pss as f64 / 1024.0 / 10.0
         );
         for session in &sessions {
