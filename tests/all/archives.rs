@@ -14,6 +14,8 @@ tests!(
     every_format_goes_both_ways,
     another_reader_agrees,
     what_is_unpacked_replaces_files_only,
+    odd_names_come_back_exactly,
+    modes_owners_and_attributes_are_not_taken,
     hostile_tars_change_nothing,
     hostile_zips_change_nothing,
     links_are_neither_followed_nor_packed,
@@ -232,6 +234,84 @@ fn what_is_unpacked_replaces_files_only(shared: &Shared) -> Result<()> {
     }
     let inside = client.execute(&session, "python", "import os\nsorted(os.listdir('.'))")?;
     assert_eq!(inside["results"][0]["mime"]["text/plain"], "['a', 'd', 'new']", "nothing of ours is left");
+    client.close(&session)?;
+    Ok(())
+}
+
+/// security.md 85: names that look alike stay apart, none is changed on the way.
+fn odd_names_come_back_exactly(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let (from, to) = (client.session(&json!({}))?, client.session(&json!({}))?);
+    let longest = "n".repeat(255);
+    let names = [
+        "e\u{301}",
+        "\u{e9}",
+        "new\nline",
+        "tab\tbell\u{7}",
+        " space ",
+        "...",
+        "CON",
+        "a\\b",
+        "-rf",
+        "~",
+        "\u{202e}ltr",
+        "100%",
+        "<script>",
+        &longest,
+    ];
+    let tar = names
+        .iter()
+        .fold(Tar::default(), |tar, name| tar.pax(EntryType::XHeader, "path", name).file("short", name));
+    send(&client, &from, tar.end())?.expect(201);
+    let inside = client.execute(
+        &from,
+        "python",
+        "import os\n[name == open(name).read() for name in os.listdir('.')]",
+    )?;
+    let all_true = format!("[{}]", vec!["True"; names.len()].join(", "));
+    assert_eq!(inside["results"][0]["mime"]["text/plain"], all_true.as_str(), "{inside}");
+    for (format, _) in FORMATS {
+        let packed = client.get(&format!("{}?format={format}", archive(&from)))?;
+        assert_eq!(packed.status, 200, "{}", packed.text());
+        send(&client, &to, packed.bytes)?.expect(201);
+        assert!(snapshot(&client, &to)? == snapshot(&client, &from)?, "{format}");
+    }
+    let too_long = "n".repeat(256);
+    let files = format!("/v1/sessions/{from}/files");
+    assert_eq!(client.put(&format!("{files}/{too_long}"), "x")?.problem(400), "invalid_path");
+    let tar = Tar::default().pax(EntryType::XHeader, "path", &too_long).file("short", "x").end();
+    assert_eq!(send(&client, &from, tar)?.problem(422), "archive_limit");
+    client.close(&from)?;
+    client.close(&to)?;
+    Ok(())
+}
+
+/// security.md 83: setuid, world-writable, somebody else's, with attributes: what arrives is a plain file of the session.
+fn modes_owners_and_attributes_are_not_taken(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({}))?;
+    let mut tar = Tar::default();
+    for (name, mode) in [("plain", 0o6666), ("program", 0o7777), ("secret", 0o000)] {
+        tar = tar.pax(EntryType::XHeader, "SCHILY.xattr.security.capability", "\u{1}");
+        let at = tar.0.len();
+        tar = tar.file(name, "x");
+        let mut header = Header::from_byte_slice(&tar.0[at..at + 512]).clone();
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_cksum();
+        tar.0[at..at + 512].copy_from_slice(header.as_bytes());
+    }
+    send(&client, &session, tar.end())?.expect(201);
+    let listed = client.get(&format!("/v1/sessions/{session}/files"))?.expect(200);
+    let modes: Vec<_> = listed["items"].as_array().into_iter().flatten().map(|item| &item["mode"]).collect();
+    assert_eq!(modes, ["0644", "0755", "0644"]);
+    let seen = client.execute(
+        &session,
+        "python",
+        "[open(name).read() for name in ('plain', 'program', 'secret')]",
+    )?;
+    assert_eq!(seen["results"][0]["mime"]["text/plain"], "['x', 'x', 'x']", "{seen}");
     client.close(&session)?;
     Ok(())
 }

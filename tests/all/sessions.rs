@@ -10,6 +10,7 @@ tests!(
     sessions_are_listed,
     deleting_twice_gives_the_same,
     an_expired_session_is_gone,
+    expiry_ends_what_runs,
     a_longer_life_can_be_asked_for,
     a_closed_session_refuses_work,
     walls_are_reported,
@@ -81,6 +82,32 @@ fn an_expired_session_is_gone(shared: &Shared) -> Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(anchorhold_tests::host::cgroups(session.trim_start_matches("ses_")).is_empty());
+    Ok(())
+}
+
+/// security.md 99: a session that expires while it works is gone within two seconds, whatever the work wants.
+fn expiry_ends_what_runs(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = client.session(&json!({"ttl_seconds": 1}))?;
+    let begun = Instant::now();
+    let code = "try { for (;;); } finally { for (;;); }";
+    let request = json!({"language": "javascript", "code": code, "timeout_seconds": 60});
+    let answer = client.execute_with(&session, &request)?;
+    let took = begun.elapsed();
+    // No execution has more time than its session.
+    assert_eq!(answer["status"], "timed_out", "{answer}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let gone = || -> Result<bool> {
+        let got = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
+        let groups = anchorhold_tests::host::cgroups(session.trim_start_matches("ses_"));
+        Ok(got["status"] == "closed" && got["close_reason"] == "expired" && groups.is_empty())
+    };
+    while !gone()? {
+        assert!(begun.elapsed() < Duration::from_secs(3), "it is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let again = client.post(&format!("/v1/sessions/{session}/executions"), &request)?;
+    assert_eq!(again.problem(410), "session_closed");
     Ok(())
 }
 
