@@ -335,7 +335,7 @@ impl RawLimits {
         cpu_cores: 4.0,
         memory_bytes: 4 << 30,
         disk_bytes: 4 << 30,
-        processes: 1024,
+        processes: 4096,
         output_bytes: 32 << 20,
         execution_seconds: 3600.0,
         cpu_seconds: 4.0 * 3600.0,

@@ -5,6 +5,7 @@
 mod archive;
 mod batch;
 mod body;
+mod browser;
 mod context;
 mod docs;
 mod error;
@@ -94,6 +95,7 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(file::upload, file::download, file::head, file::delete))
         .routes(routes!(batch::apply))
         .routes(routes!(archive::unpack, archive::pack))
+        .routes(routes!(browser::act))
         .routes(routes!(usage::of_session))
         .routes(routes!(usage::of_tenant))
         .routes(routes!(usage::prices))

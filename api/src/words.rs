@@ -86,6 +86,8 @@ words!(
         TypeScript = "typescript",
         /// A shell.
         Bash = "bash",
+        /// Actions of a browser, as JSON.
+        Browser = "browser",
     }
 );
 

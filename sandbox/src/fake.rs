@@ -192,7 +192,7 @@ impl Shared {
 
     fn hello(&mut self, connection: &Arc<OwnedFd>) {
         self.connection = Some(Arc::clone(connection));
-        let image = Image { name: "fake".to_owned(), language: "python".to_owned(), digest: IMAGE };
+        let image = Image { name: "fake".to_owned(), class: Class::Wasm, language: "python".to_owned(), digest: IMAGE };
         self.say(&FromWarden::Welcome(Welcome {
             life: self.life,
             images: vec![image],
@@ -215,10 +215,11 @@ impl Shared {
             counter("2097152\n"),
             counter("oom_kill 0\n"),
         ];
+        let class = if take.image.is_some() { Class::Wasm } else { Class::Files };
         let info = CellInfo {
             cell: CellId::random(),
             session: take.session,
-            class: take.class,
+            class,
             image: take.image,
             cpu_base_us: BASE_US,
         };
@@ -240,7 +241,7 @@ impl Shared {
         self.cells.insert(known.info.cell, known);
         let warden = Arc::clone(shared);
         std::thread::spawn(move || {
-            let (id, class) = (cell.id, take.class);
+            let id = cell.id;
             if let Some(cause) = cell.live(class) {
                 warden.lock().unwrap().end(id, cause);
             }

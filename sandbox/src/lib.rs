@@ -34,7 +34,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use anchorhold_jail::control::{Boottime, Cause, Digest, DigestError, Image, Tombstone};
+pub use anchorhold_jail::control::{Boottime, Cause, Class, Digest, DigestError, Image, Tombstone};
 pub use anchorhold_jail::hatch::{ArchiveFormat, Change, Dialect, Entry, EntryKind, FileError, Part};
 pub use anchorhold_jail::id::{CellId, ExecutionId, GroupId, Id, IdError, SessionId};
 pub use anchorhold_jail::walls::{Wall, Walls};

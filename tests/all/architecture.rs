@@ -38,6 +38,18 @@ fn dependencies_run_one_way(_: &Shared) -> Result<()> {
             ],
         ),
         ("anchorhold-sandbox", &["anchorhold", "anchorhold-cell", "axum", "hyper", "sqlx", "wasmtime"]),
+        (
+            "anchorhold-browser",
+            &[
+                "anchorhold-jail",
+                "anchorhold-sandbox",
+                "anchorhold-cell",
+                "anchorhold",
+                "axum",
+                "hyper",
+                "sqlx",
+            ],
+        ),
         // Archives are opened inside a cell only.
         ("anchorhold", &["anchorhold-cell", "wasmtime", "tar", "zip", "flate2", "zstd"]),
         // What faces the network knows nothing of sessions, keys or cells; and one cryptography is enough.
@@ -66,7 +78,7 @@ fn dependencies_run_one_way(_: &Shared) -> Result<()> {
 /// `unsafe` has one home, and one reasoned place for loading modules.
 fn the_jail_is_small(_: &Shared) -> Result<()> {
     let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for folder in ["api/src", "api/egress/src", "sandbox/src"] {
+    for folder in ["api/src", "browser/src", "api/egress/src", "sandbox/src"] {
         let mut stack = vec![top.join(folder)];
         while let Some(path) = stack.pop() {
             if path.is_dir() {

@@ -42,6 +42,7 @@ mod archives;
 mod audit;
 mod billing;
 mod boa;
+mod browser;
 mod cli;
 mod contexts;
 mod executions;
@@ -78,6 +79,7 @@ const ROOMS: &[Room] = &[
     limits::all,
     inputs::all,
     openapi::all,
+    browser::all,
     billing::all,
     tenants::all,
     transfers::all,

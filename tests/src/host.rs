@@ -96,7 +96,8 @@ pub struct Footprint {
 impl Footprint {
     /// Takes it.
     pub fn take() -> Self {
-        let ours = ["anchorhold", "anchorhold-warden", "anchorhold-cell", "anchorhold-evil"];
+        let ours =
+            ["anchorhold", "anchorhold-warden", "anchorhold-cell", "anchorhold-evil", "chromium-headless-shell"];
         let pids = fs::read_dir("/proc")
             .into_iter()
             .flatten()

@@ -96,7 +96,7 @@ pub(super) struct ExecutionBody<'a> {
 /// What an execution used.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ExecutionUsage)]
-struct UsageBody {
+pub(super) struct UsageBody {
     /// Microseconds from its start to its end.
     wall_us: u64,
     /// Microseconds of processor time.
@@ -135,7 +135,7 @@ struct RichBody {
 #[derive(ToSchema)]
 #[schema(as = ProgramError)]
 #[expect(dead_code, reason = "the schema of the ledger's type, which knows nothing of documents")]
-struct GuestErrorBody {
+pub(super) struct GuestErrorBody {
     /// Its class.
     name: String,
     message: String,
@@ -177,18 +177,25 @@ impl<'a> ExecutionBody<'a> {
                 });
                 bodies.collect()
             }),
-            usage: UsageBody {
-                wall_us: report.wall_us,
-                cpu_us: report.cpu_us,
-                memory_peak_bytes: report.memory_peak_bytes,
-                memory_mib_ms: report.memory_mib_ms,
-                egress_bytes: 0,
-                queued_us: report.queued_us,
-            },
+            usage: UsageBody::new(Some(report)),
             cost_picos: report.cost_picos.to_string(),
             started_at: row.report.is_some().then(|| time(row.created_us.saturating_add(queued_us))),
             ended_at: row.ended_us.map(time),
             output_kept: output.is_some(),
+        }
+    }
+}
+
+impl UsageBody {
+    pub(super) fn new(report: Option<&Report>) -> Self {
+        let report = report.unwrap_or(&NOTHING_YET);
+        Self {
+            wall_us: report.wall_us,
+            cpu_us: report.cpu_us,
+            memory_peak_bytes: report.memory_peak_bytes,
+            memory_mib_ms: report.memory_mib_ms,
+            egress_bytes: 0,
+            queued_us: report.queued_us,
         }
     }
 }
@@ -199,7 +206,7 @@ fn answer(row: &ExecutionRow) -> Response {
 
 /// The forms of an answer to who runs something.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// All of it at its end.
     Whole,
     /// That it runs.
@@ -209,7 +216,7 @@ enum Form {
 }
 
 impl Form {
-    fn of(headers: &HeaderMap, request: &ExecutionRequest) -> Self {
+    pub(super) fn of(headers: &HeaderMap, request: &ExecutionRequest) -> Self {
         if event::wanted(headers) {
             Self::Stream(request.on_disconnect)
         } else if request.background {
@@ -220,11 +227,11 @@ impl Form {
     }
 
     /// What has to have happened before there is an answer.
-    fn awaited(self) -> Await {
+    pub(super) fn awaited(self) -> Await {
         if self == Self::Whole { Await::End } else { Await::Record }
     }
 
-    async fn answer(self, door: &Door, tenant: &Tenant, row: &ExecutionRow) -> Result<Response, Problem> {
+    pub(super) async fn answer(self, door: &Door, tenant: &Tenant, row: &ExecutionRow) -> Result<Response, Problem> {
         let (session, id) = (row.session, row.id);
         let body = || ExecutionBody::new(row);
         let response = match self {
@@ -250,6 +257,7 @@ pub(super) fn language(fields: &mut Fields<'_>) -> (Option<Language>, Option<Eng
             let yet = "is not available on this server yet; python, javascript and typescript are";
             fields.wrong("language", yet);
         }
+        Some(Language::Browser) => fields.wrong("language", "is for actions: POST …/browser/actions"),
         Some(Language::Python) if engine.is_some() => {
             fields.wrong("engine", "is for javascript and typescript only");
         }
@@ -262,10 +270,7 @@ pub(super) fn language(fields: &mut Fields<'_>) -> (Option<Language>, Option<Eng
 fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
     fields.not_yet("command", &[]);
     let (language, engine) = language(fields);
-    let on_disconnect = match fields.word("on_disconnect", Disconnect::ALL) {
-        Some(Disconnect::Cancel) => OnDisconnect::Cancel,
-        Some(Disconnect::Continue) | None => OnDisconnect::Continue,
-    };
+    let on_disconnect = disconnect(fields);
     // `null` leaves it open; omitted it is empty.
     let stdin_open = fields.is_null("stdin");
     let request = ExecutionRequest {
@@ -284,6 +289,14 @@ fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
         on_disconnect,
     };
     Some(request)
+}
+
+/// What becomes of it when its caller goes away.
+pub(super) fn disconnect(fields: &mut Fields<'_>) -> OnDisconnect {
+    match fields.word("on_disconnect", Disconnect::ALL) {
+        Some(Disconnect::Cancel) => OnDisconnect::Cancel,
+        Some(Disconnect::Continue) | None => OnDisconnect::Continue,
+    }
 }
 
 /// Whatever characters it has: the interpreter judges them.

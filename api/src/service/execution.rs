@@ -437,7 +437,7 @@ impl Service {
         engine: Option<Engine>,
         runtime: Runtime,
     ) -> Result<Place, Refusal> {
-        if runtime == Runtime::Native {
+        if runtime == Runtime::Native && language != Language::Browser {
             return Err(Refusal::Isolation("no image on this server runs code natively".into()));
         }
         let images = self.0.sandbox.images();
@@ -521,7 +521,7 @@ pub(super) fn context_key(place: &Place) -> ContextKey {
 fn dialect(language: Language) -> Dialect {
     match language {
         Language::TypeScript => Dialect::TypeScript,
-        Language::Python | Language::JavaScript | Language::Bash => Dialect::Own,
+        _ => Dialect::Own,
     }
 }
 
@@ -545,6 +545,7 @@ mod tests {
     fn the_engine_chooses_among_images_of_a_language() {
         let image = |name: &str, language: &str| Image {
             name: name.into(),
+            class: anchorhold_sandbox::Class::Wasm,
             language: language.into(),
             digest: anchorhold_sandbox::Digest([u8::try_from(name.len()).unwrap(); 32]),
         };

@@ -1,4 +1,4 @@
-//! recipe → wasm → snapshot → native code → smoke programs → store.
+//! recipe → wasm → snapshot → native code → smoke programs → store; or recipe → tree → store.
 
 use std::{
     fs,
@@ -15,7 +15,8 @@ use crate::{
     engine, guest,
     recipe::Recipe,
     smoke,
-    store::{self, Manifest, Store},
+    store::{self, Kind, Manifest, Store},
+    tree,
 };
 
 const LOCK_FILE: &str = include_str!("../Cargo.lock");
@@ -26,6 +27,13 @@ pub fn build(recipe: &Recipe, store: &Store, bless: bool) -> Result<()> {
         return Ok(());
     }
     let _lock = store.lock()?;
+    match recipe.kind {
+        Kind::Wasm => build_module(recipe, store, bless),
+        Kind::Root => tree::build(recipe, store),
+    }
+}
+
+fn build_module(recipe: &Recipe, store: &Store, bless: bool) -> Result<()> {
     let wasm = step(recipe, "compile the guest", || compile_guest(recipe))?;
     let snapshot = step(recipe, "take the snapshot", || snapshot(recipe, &wasm))?;
     let native = step(recipe, "compile to native code", || {
@@ -64,7 +72,7 @@ fn wasmtime_version() -> &'static str {
     version.map_or("of unknown version", |version| version.trim_matches('"'))
 }
 
-fn step<T>(recipe: &Recipe, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn step<T>(recipe: &Recipe, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("{}: {what} ...", recipe.name);
     let begun = Instant::now();
     let made = work().with_context(|| format!("{}: could not {what}", recipe.name))?;
@@ -72,16 +80,21 @@ fn step<T>(recipe: &Recipe, what: &str, work: impl FnOnce() -> Result<T>) -> Res
     Ok(made)
 }
 
-/// Run the folder's `build.sh`. It writes the module to its first argument and keeps what it wants
-/// to keep between builds in `$GUEST_TARGET_DIR`.
 fn compile_guest(recipe: &Recipe) -> Result<Vec<u8>> {
     let out = tempfile::tempdir()?;
     let module = out.path().join("guest.wasm");
+    run_script(recipe, &module)?;
+    fs::read(&module).context("build.sh wrote no module")
+}
+
+/// Run the folder's `build.sh`. It makes its first argument, and keeps what it wants to keep between builds in
+/// `$GUEST_TARGET_DIR`.
+pub fn run_script(recipe: &Recipe, out: &Path) -> Result<()> {
     let target = store::cache_directory()?.join("target").join(&recipe.name);
     fs::create_dir_all(&target)?;
     let status = Command::new("sh")
         .arg(recipe.folder.join("build.sh"))
-        .arg(&module)
+        .arg(out)
         .current_dir(&recipe.folder)
         .env("GUEST_TARGET_DIR", &target)
         .stdin(Stdio::null())
@@ -90,7 +103,7 @@ fn compile_guest(recipe: &Recipe) -> Result<Vec<u8>> {
     if !status.success() {
         bail!("build.sh failed: {status}");
     }
-    fs::read(&module).context("build.sh wrote no module")
+    Ok(())
 }
 
 /// Initialise the interpreter once and keep its memory. Meanwhile the guest finds the folder's `boot/`,

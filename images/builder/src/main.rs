@@ -4,13 +4,15 @@
 //! - `build`: recipe → wasm → snapshot → native code → smoke programs → store
 //! - `guest`: one instance of a guest in this process, without any walls
 //! - `smoke`: programs with their expected transcripts
-//! - `store`: blobs by digest and one manifest per image
+//! - `tree`: images that are a directory
+//! - `store`: blobs and trees by digest and one manifest per image
 
 mod build;
 mod guest;
 mod recipe;
 mod smoke;
 mod store;
+mod tree;
 
 /// The same file that the cell compiles: what is built here must load there.
 #[path = "../../../sandbox/cell/src/engine.rs"]

@@ -59,7 +59,7 @@ impl Recipe {
             bail!("{}: shared is of folders beside this one, not {other}", path.display());
         }
         let shared: Vec<_> = shared.iter().map(|other| folder.join("..").join(other)).collect();
-        let key = key(&folder, &shared)?;
+        let key = key(&folder, &shared, kind)?;
         Ok(Self { folder, shared, name, kind, language, version, key })
     }
 }
@@ -68,14 +68,17 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Hash every file of the folder and of the shared ones, the toolchain, and what the compiler of native code depends on.
-fn key(folder: &Path, shared: &[PathBuf]) -> Result<String> {
+/// Hash every file of the folder and of the shared ones; for a module also the toolchain, and what the compiler of native
+/// code depends on.
+fn key(folder: &Path, shared: &[PathBuf], kind: Kind) -> Result<String> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
     for other in shared {
         collect(other, &mut files)?;
     }
-    files.push(folder.join("../toolchain.sh"));
+    if kind == Kind::Wasm {
+        files.push(folder.join("../toolchain.sh"));
+    }
     files.sort();
     let mut hash = Sha256::new();
     for file in files {
@@ -84,11 +87,13 @@ fn key(folder: &Path, shared: &[PathBuf]) -> Result<String> {
         hash.update(format!("{}:{name}:{}:", name.len(), bytes.len()));
         hash.update(bytes);
     }
-    // wasmtime's version, the engine's settings, the instruction set of this machine.
-    let engine = Engine::new(&engine::config())?;
-    let compatibility =
-        BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
-    hash.update(format!("format {FORMAT} engine {compatibility:016x}"));
+    if kind == Kind::Wasm {
+        // wasmtime's version, the engine's settings, the instruction set of this machine.
+        let engine = Engine::new(&engine::config())?;
+        let compatibility =
+            BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
+        hash.update(format!("format {FORMAT} engine {compatibility:016x}"));
+    }
     Ok(format!("sha256:{}", hex(&hash.finalize())))
 }
 

@@ -1,7 +1,8 @@
-//! The store: `blobs/<sha256>.cwasm`, and one `<name>.json` per image that names its blob.
+//! The store: `blobs/<sha256>.cwasm` for modules, `trees/<sha256>` with its `.list` for roots, and one `<name>.json` per
+//! image that names one of them.
 //!
-//! A manifest is renamed into place after its blob is complete, so a reader sees the old image or
-//! the new one. Blobs that no manifest names are removed after a build.
+//! A manifest is renamed into place after what it names is complete, so a reader sees the old image or
+//! the new one. What no manifest names is removed after a build.
 
 use std::{
     fs,
@@ -36,7 +37,10 @@ pub struct Manifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// A module that was compiled to native code.
     Wasm,
+    /// A directory that is the root of a cell.
+    Root,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +48,7 @@ pub enum Kind {
 pub enum Language {
     Python,
     Javascript,
+    Browser,
 }
 
 impl std::fmt::Display for Language {
@@ -51,6 +56,7 @@ impl std::fmt::Display for Language {
         f.pad(match self {
             Self::Python => "python",
             Self::Javascript => "javascript",
+            Self::Browser => "browser",
         })
     }
 }
@@ -72,8 +78,10 @@ impl Store {
             Some(directory) => directory,
             None => cache_directory()?.join("images"),
         };
-        fs::create_dir_all(directory.join("blobs"))
-            .with_context(|| format!("cannot make the store {}", directory.display()))?;
+        for part in ["blobs", "trees"] {
+            fs::create_dir_all(directory.join(part))
+                .with_context(|| format!("cannot make the store {}", directory.display()))?;
+        }
         Ok(Self { directory })
     }
 
@@ -111,8 +119,17 @@ impl Store {
     /// Whether the store holds this image, made from this recipe, with its blob in place.
     pub fn holds(&self, name: &str, recipe: &str) -> Result<bool> {
         let Some(manifest) = self.manifest(name)? else { return Ok(false) };
-        let size = fs::metadata(self.blob_path(&manifest.digest)?).map(|m| m.len()).ok();
-        Ok(manifest.recipe == recipe && size == Some(manifest.size_bytes))
+        let there = match manifest.kind {
+            Kind::Wasm => {
+                let size = fs::metadata(self.blob_path(&manifest.digest)?).map(|m| m.len()).ok();
+                size == Some(manifest.size_bytes)
+            }
+            Kind::Root => {
+                let tree = self.tree_path(&manifest.digest)?;
+                tree.is_dir() && list_path(&tree).is_file()
+            }
+        };
+        Ok(manifest.recipe == recipe && there)
     }
 
     /// Load an image after checking its digest.
@@ -143,23 +160,45 @@ impl Store {
         Ok((digest, path))
     }
 
-    /// Name a blob, last of all steps.
+    /// Where a tree is made: beside the others, so that it can be renamed to its place.
+    pub fn new_tree(&self) -> Result<tempfile::TempDir> {
+        Ok(tempfile::Builder::new().prefix(".new-").tempdir_in(self.directory.join("trees"))?)
+    }
+
+    /// Put a tree beside the others, unnamed as yet, with the list that its digest is of. Returns the digest.
+    pub fn add_tree(&self, tree: &Path, list: &str) -> Result<String> {
+        let digest = sha256(list.as_bytes());
+        let path = self.tree_path(&digest)?;
+        if path.exists() {
+            fs::remove_dir_all(&path)?;
+        }
+        fs::rename(tree, &path).with_context(|| format!("cannot make {}", path.display()))?;
+        write_atomically(&list_path(&path), list.as_bytes())?;
+        Ok(digest)
+    }
+
+    /// Name a blob or a tree, last of all steps.
     pub fn publish(&self, manifest: &Manifest) -> Result<()> {
         let mut json = serde_json::to_vec_pretty(manifest)?;
         json.push(b'\n');
         write_atomically(&self.manifest_path(&manifest.name), &json)?;
-        self.remove_unnamed_blobs()
+        self.remove_unnamed()
     }
 
-    fn remove_unnamed_blobs(&self) -> Result<()> {
+    fn remove_unnamed(&self) -> Result<()> {
         let mut named = Vec::new();
         for manifest in self.list()? {
-            named.push(self.blob_path(&manifest.digest)?);
+            let tree = self.tree_path(&manifest.digest)?;
+            named.extend([self.blob_path(&manifest.digest)?, list_path(&tree), tree]);
         }
-        for entry in fs::read_dir(self.directory.join("blobs"))? {
-            let path = entry?.path();
-            if !named.contains(&path) {
-                fs::remove_file(&path)?;
+        for part in ["blobs", "trees"] {
+            for entry in fs::read_dir(self.directory.join(part))? {
+                let path = entry?.path();
+                match path.is_dir() {
+                    _ if named.contains(&path) => {}
+                    true => fs::remove_dir_all(&path)?,
+                    false => fs::remove_file(&path)?,
+                }
             }
         }
         Ok(())
@@ -170,12 +209,26 @@ impl Store {
     }
 
     fn blob_path(&self, digest: &str) -> Result<PathBuf> {
-        let hex = digest.strip_prefix("sha256:").context("a digest starts with sha256:")?;
-        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            bail!("{digest} is not a digest");
-        }
-        Ok(self.directory.join("blobs").join(format!("{hex}.cwasm")))
+        Ok(self.directory.join("blobs").join(format!("{}.cwasm", digits(digest)?)))
     }
+
+    fn tree_path(&self, digest: &str) -> Result<PathBuf> {
+        Ok(self.directory.join("trees").join(digits(digest)?))
+    }
+}
+
+/// What a digest's files are called by.
+fn digits(digest: &str) -> Result<&str> {
+    let hex = digest.strip_prefix("sha256:").context("a digest starts with sha256:")?;
+    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        bail!("{digest} is not a digest");
+    }
+    Ok(hex)
+}
+
+/// The list of a tree's files is beside it.
+fn list_path(tree: &Path) -> PathBuf {
+    tree.with_extension("list")
 }
 
 /// Where everything that can be made again lives.

@@ -70,7 +70,7 @@ struct Cell {
 /// Runs a cell in this process, from `Prepared` to its end.
 pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
     life::end_on_panic();
-    let (commit, root) = life::wait_for_commit(&hatch);
+    let (commit, [root]) = life::wait_for_commit(&hatch);
     life::require(&hatch, walls.restrict(&commit, root.as_fd()));
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let workspace = rustix::fs::openat(&root, WORKSPACE_DIR, flags, Mode::empty());

@@ -30,14 +30,14 @@ pub fn end_on_panic() {
     std::panic::set_hook(Box::new(|_| end()));
 }
 
-/// Says `Prepared` and waits for the commit. Ends the cell when the warden hangs up instead.
-pub fn wait_for_commit(hatch: &OwnedFd) -> (Commit, OwnedFd) {
+/// Says `Prepared` and waits for the commit and its descriptors. Ends the cell when the warden hangs up instead.
+pub fn wait_for_commit<const N: usize>(hatch: &OwnedFd) -> (Commit, [OwnedFd; N]) {
     if packet::send(hatch, &FromCell::Prepared, &[]).is_err() {
         end();
     }
     match packet::receive(hatch) {
-        Ok((ToCell::Commit(commit), mut descriptors)) if descriptors.len() == 1 => {
-            descriptors.pop().map_or_else(|| end(), |workspace| (commit, workspace))
+        Ok((ToCell::Commit(commit), descriptors)) => {
+            descriptors.try_into().map_or_else(|_| end(), |descriptors| (commit, descriptors))
         }
         // The warden shrinks its pool by hanging up; anything but a commit is a broken warden.
         _ => end(),

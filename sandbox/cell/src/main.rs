@@ -2,7 +2,7 @@
 //!
 //! The warden starts it as a zygote, which forks cells. Started by anything else it says so and ends.
 
-use anchorhold_cell::{engine, files, life, wasm};
+use anchorhold_cell::{browser, engine, files, life, wasm};
 use anchorhold_jail::control::Class;
 use anchorhold_jail::hatch::Commit;
 use anchorhold_jail::lock::{self, Restricted};
@@ -31,6 +31,9 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
     match station.class {
         Class::Files => {
             station.serve(|hatch| -> Infallible { files::run(hatch.0, JailWalls::new(Class::Files)) })?
+        }
+        Class::Browser => {
+            station.serve(|hatch| -> Infallible { browser::run(hatch.0, JailWalls::new(Class::Browser)) })?
         }
         Class::Wasm => {
             let image = station.image.take().ok_or("a wasm zygote needs an image")?;

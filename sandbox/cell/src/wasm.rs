@@ -5,18 +5,17 @@
 
 mod guest;
 mod input;
-pub mod outbox;
 mod wasi;
 pub mod watch;
 
 use crate::life::{self, Walling};
+use crate::outbox::{self, Outbox};
 use crate::typescript;
 use anchorhold_jail::hatch::{Commit, Dialect, Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
 use anchorhold_jail::id::{ExecutionId, random_bytes};
 use anchorhold_jail::packet::{Assembler, PacketError};
 use guest::{Guest, Interrupter, Program, Start};
 pub use guest::{Own, Template};
-use outbox::Outbox;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::borrow::Cow;
 use std::fmt;
@@ -123,7 +122,7 @@ impl ResourceLimiter for MemoryLimit {
 pub fn run(template: Template, hatch: OwnedFd, mut walls: impl Walling) -> ! {
     life::end_on_panic();
     let (mut guest, runtime) = template.into_guest();
-    let (commit, root) = life::wait_for_commit(&hatch);
+    let (commit, [root]) = life::wait_for_commit(&hatch);
     life::require(&hatch, walls.restrict(&commit, root.as_fd()));
     let session = Arc::new(Session {
         outbox: Arc::new(Outbox::new(hatch)),

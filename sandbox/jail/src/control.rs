@@ -19,6 +19,8 @@ pub enum Class {
     Wasm,
     /// File operations on a workspace.
     Files,
+    /// A Chromium, and beside it the process that drives it.
+    Browser,
 }
 
 impl fmt::Display for Class {
@@ -26,11 +28,12 @@ impl fmt::Display for Class {
         f.write_str(match self {
             Self::Wasm => "wasm",
             Self::Files => "files",
+            Self::Browser => "browser",
         })
     }
 }
 
-/// SHA-256 of an image's compiled module: how an image is named everywhere.
+/// SHA-256 of an image's compiled module, or of the list of its files: how an image is named everywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Digest(pub [u8; 32]);
 
@@ -68,12 +71,14 @@ impl FromStr for Digest {
     }
 }
 
-/// A wasm image that the warden has a zygote for.
+/// An image that the warden has a zygote for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// For people: `python-wasm`.
     pub name: String,
-    /// What it runs: `python`, `javascript`.
+    /// The class of its cells.
+    pub class: Class,
+    /// What it runs: `python`, `javascript`, `browser`.
     pub language: String,
     /// Its name to the warden.
     pub digest: Digest,
@@ -129,9 +134,7 @@ pub struct Take {
     pub session: SessionId,
     /// The group that the session belongs to.
     pub group: GroupId,
-    /// What kind of cell.
-    pub class: Class,
-    /// Which image (wasm cells).
+    /// Which image, and thereby what kind of cell; a files cell has none.
     pub image: Option<Digest>,
     /// The session's limits: its first cell sets them, later ones must repeat them.
     pub limits: CellLimits,
@@ -255,7 +258,7 @@ pub struct CellInfo {
     pub session: SessionId,
     /// Its kind.
     pub class: Class,
-    /// Its image (wasm cells).
+    /// Its image; a files cell has none.
     pub image: Option<Digest>,
     /// CPU that it had used before the session took it, in microseconds: not the session's.
     pub cpu_base_us: u64,

@@ -23,7 +23,8 @@ pub const INPUT_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToCell {
     /// From the warden: take this session, lock yourself, answer [`FromCell::Ready`].
-    /// One descriptor: the root of the workspace.
+    /// Descriptors: the root of the workspace; in a cell that has a file system of its own also mounts of the
+    /// workspace's two parts, [`crate::lock::WORKSPACE_DIR`] and [`crate::lock::TMP_DIR`].
     Commit(Commit),
     /// A new listener reads from here on: say [`FromCell::Attached`], then repeat everything of every execution
     /// that was not acknowledged, from its beginning.

@@ -7,11 +7,13 @@
 use crate::control::Class;
 use crate::fault;
 use crate::hatch::Commit;
+use crate::loopback::PROXY;
+use crate::root::{TMP, WORKSPACE};
 use crate::seccomp::{self, FilterError};
 use crate::walls::{Wall, Walls};
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -36,6 +38,15 @@ pub enum LockError {
     /// Becoming the session's user.
     #[error("become the session's user: {0}")]
     User(Errno),
+    /// Bounding the namespaces that programs may make.
+    #[error("bound the namespaces: {0}")]
+    Namespaces(std::io::Error),
+    /// Putting the session's files into the root.
+    #[error("mount the session's files: {0}")]
+    Mounts(Errno),
+    /// Starting the cell's program.
+    #[error("start the program: {0}")]
+    Program(Errno),
     /// Giving up capabilities.
     #[error("give up capabilities: {0}")]
     Capabilities(String),
@@ -62,6 +73,7 @@ pub enum LockError {
 /// A cell that gave up its identity and privileges; its system calls are still open.
 #[derive(Debug)]
 pub struct Restricted {
+    class: Class,
     filter: &'static BpfProgram,
     walls: Walls,
 }
@@ -82,9 +94,10 @@ pub fn restrict(class: Class, commit: &Commit, workspace: BorrowedFd<'_>) -> Res
     prctl::set_dumpable(false).map_err(LockError::NoNewPrivileges)?;
     fault::step("landlock").map_err(|e| LockError::Landlock(e.to_string()))?;
     let mut walls = Walls::default();
-    walls.push("root", Wall::Standing("empty, read-only".into()));
+    let root = if class == Class::Browser { "the image, read-only" } else { "empty, read-only" };
+    walls.push("root", Wall::Standing(root.into()));
     walls.push("landlock", landlock(workspace, commit.require_landlock)?);
-    Ok(Restricted { filter, walls })
+    Ok(Restricted { class, filter, walls })
 }
 
 impl Restricted {
@@ -103,7 +116,7 @@ impl Restricted {
         self.stands("capabilities", capabilities, "none")?;
         self.stands("user_namespace", user, "the session's user")?;
         self.stands("seccomp", refuses_sockets() && refuses_code(), "no sockets, no new code")?;
-        self.stands("mount_namespace", root_is_closed(), "nothing can be opened or made in the root")?;
+        self.stands("mount_namespace", root_is_closed(self.class), "nothing can be made in the root")?;
         Ok(self.walls)
     }
 
@@ -119,6 +132,16 @@ impl Restricted {
 /// Empties all five sets of capabilities.
 fn drop_capabilities() -> Result<(), LockError> {
     let failed = |e: caps::errors::CapsError| LockError::Capabilities(e.to_string());
+    drop_bounding_set()?;
+    caps::clear(None, caps::CapSet::Ambient).map_err(failed)?;
+    caps::clear(None, caps::CapSet::Inheritable).map_err(failed)?;
+    caps::clear(None, caps::CapSet::Effective).map_err(failed)?;
+    caps::clear(None, caps::CapSet::Permitted).map_err(failed)
+}
+
+/// No program that is executed gets a capability.
+pub(crate) fn drop_bounding_set() -> Result<(), LockError> {
+    let failed = |e: caps::errors::CapsError| LockError::Capabilities(e.to_string());
     for capability in caps::all() {
         // A capability that this kernel does not know is not in the set either.
         match caps::drop(None, caps::CapSet::Bounding, capability) {
@@ -128,36 +151,62 @@ fn drop_capabilities() -> Result<(), LockError> {
             _ => {}
         }
     }
-    caps::clear(None, caps::CapSet::Ambient).map_err(failed)?;
-    caps::clear(None, caps::CapSet::Inheritable).map_err(failed)?;
-    caps::clear(None, caps::CapSet::Effective).map_err(failed)?;
-    caps::clear(None, caps::CapSet::Permitted).map_err(failed)
+    Ok(())
 }
 
 /// Allows the two directories of the workspace, and neither running, devices, sockets, network nor signals.
 fn landlock(workspace: BorrowedFd<'_>, required: bool) -> Result<Wall, LockError> {
-    // ABI 6 (Linux 6.12) is the newest whose rights are named here; older kernels get what they have.
-    let abi = ABI::V6;
     let failed = |e: landlock::RulesetError| LockError::Landlock(e.to_string());
-    let allowed = AccessFs::from_all(abi)
+    let allowed = AccessFs::from_all(NEWEST)
         & !(AccessFs::Execute
             | AccessFs::MakeChar
             | AccessFs::MakeBlock
             | AccessFs::MakeSock
             | AccessFs::MakeFifo
             | AccessFs::IoctlDev);
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(abi))
-        .and_then(|r| r.handle_access(AccessNet::from_all(abi)))
-        .and_then(|r| r.scope(Scope::from_all(abi)))
-        .and_then(|r| r.create())
-        .map_err(failed)?;
+    let mut ruleset = everything()?;
     for name in [WORKSPACE_DIR, TMP_DIR] {
         let directory = open_directory(workspace, name)?;
         ruleset = ruleset.add_rule(PathBeneath::new(directory.as_fd(), allowed)).map_err(failed)?;
     }
-    let status = ruleset.restrict_self().map_err(failed)?;
+    enforce(ruleset, required)
+}
+
+/// Allows a cell's program to read and run its image, to use its session's files, and to connect to the way out.
+/// It can reach no socket and signal no process that was there before it.
+pub(crate) fn landlock_program(required: bool) -> Result<Wall, LockError> {
+    let failed = |e: landlock::RulesetError| LockError::Landlock(e.to_string());
+    let files = AccessFs::from_all(NEWEST) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+    let image = AccessFs::from_read(NEWEST);
+    // Written to: devices, and what Chromium's sandbox tells the kernel of its own processes.
+    let system = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile;
+    let mut ruleset = everything()?;
+    for (path, allowed) in
+        [("/", image), ("/dev", system), ("/proc", system), (WORKSPACE, files), (TMP, files)]
+    {
+        let directory = open_directory(rustix::fs::CWD, path)?;
+        ruleset = ruleset.add_rule(PathBeneath::new(directory.as_fd(), allowed)).map_err(failed)?;
+    }
+    let way_out = NetPort::new(PROXY.port(), AccessNet::ConnectTcp);
+    enforce(ruleset.add_rule(way_out).map_err(failed)?, required)
+}
+
+/// ABI 6 (Linux 6.12) is the newest whose rights are named here; older kernels get what they have.
+const NEWEST: ABI = ABI::V6;
+
+/// A ruleset that allows nothing yet.
+fn everything() -> Result<RulesetCreated, LockError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))
+        .and_then(|r| r.handle_access(AccessNet::from_all(NEWEST)))
+        .and_then(|r| r.scope(Scope::from_all(NEWEST)))
+        .and_then(|r| r.create())
+        .map_err(|e| LockError::Landlock(e.to_string()))
+}
+
+fn enforce(ruleset: RulesetCreated, required: bool) -> Result<Wall, LockError> {
+    let status = ruleset.restrict_self().map_err(|e| LockError::Landlock(e.to_string()))?;
     match status.ruleset {
         RulesetStatus::FullyEnforced => Ok(Wall::Standing("all rights of ABI 6".into())),
         RulesetStatus::PartiallyEnforced => Ok(Wall::Standing("the rights that this kernel knows".into())),
@@ -188,12 +237,12 @@ fn refuses_code() -> bool {
     mapped.err() == Some(rustix::io::Errno::PERM)
 }
 
-fn root_is_closed() -> bool {
+fn root_is_closed(class: Class) -> bool {
     let cwd = rustix::fs::CWD;
     let made = rustix::fs::mkdirat(cwd, "/anchorhold-probe", Mode::RWXU);
     let read = rustix::fs::openat(cwd, "/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
     // Reading the (empty) root is denied where Landlock stands; making something in it is denied everywhere.
-    made.is_err() && read.map_or(true, |root| is_empty(&root))
+    made.is_err() && (class == Class::Browser || read.map_or(true, |root| is_empty(&root)))
 }
 
 fn is_empty(directory: &OwnedFd) -> bool {

@@ -8,13 +8,21 @@ use crate::lock::{TMP_DIR, WORKSPACE_DIR};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen, open_tree,
 };
 use std::os::fd::OwnedFd;
 
 /// Bytes of workspace that pay for one inode: bounds the kernel memory of empty files.
 const BYTES_PER_INODE: u64 = 8 * 1024;
 const INODES_MIN: u64 = 1024;
+
+/// New mounts of a workspace's two parts, which a cell may put into its root. Before Linux 6.15 the kernel refuses them
+/// for a workspace that is not attached (see open_tree(2)), and with them the cell.
+pub fn mounts(root: &OwnedFd) -> Result<Vec<OwnedFd>, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    [WORKSPACE_DIR, TMP_DIR].into_iter().map(|part| open_tree(root, part, flags)).collect()
+}
 
 /// Makes a workspace of `bytes` for the host's user `uid`.
 pub fn create(bytes: u64, uid: u32) -> Result<OwnedFd, Errno> {

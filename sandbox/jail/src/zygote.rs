@@ -1,13 +1,14 @@
 //! Zygotes: warm processes that cells are forked from.
 //!
-//! The warden executes `anchorhold-cell zygote <class>` with a control socket as descriptor 3 and, for wasm, the image
-//! file as descriptor 4. The zygote confines itself, loads its image, says it is warm, and forks a cell per order.
+//! The warden executes `anchorhold-cell zygote <class>` with a control socket as descriptor 3 and, if the class has images,
+//! the image as descriptor 4: a compiled module, or the directory that is to be the root. The zygote confines itself, loads its image, says it is warm, and forks a cell per order.
 //! It stays single-threaded, holds no secret and runs no guest code. A cell is born a child of the warden
 //! (`CLONE_PARENT`), so a zygote's death takes no cell with it.
 
 use crate::control::Class;
 use crate::fault;
 use crate::packet::{self, PacketError};
+use crate::root::Tree;
 use crate::seccomp::{self, FilterError};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
@@ -28,6 +29,8 @@ pub const IMAGE_FD: RawFd = 4;
 pub const UID_VARIABLE: &str = "ANCHORHOLD_ZYGOTE_UID";
 /// Descriptors that a zygote or a cell may hold at all: small, so that the check before each fork is cheap.
 const DESCRIPTORS_MAX: u64 = 128;
+/// Descriptors that a program in a cell may have.
+pub const PROGRAM_DESCRIPTORS_MAX: u64 = 4_096;
 /// From `linux/sched.h`: be born in the cgroup of `clone_args.cgroup`. The bindings type it too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -92,7 +95,7 @@ pub struct Hatch(pub OwnedFd);
 pub struct Station {
     /// What it forks.
     pub class: Class,
-    /// The compiled module (wasm).
+    /// The compiled module, or the directory of the root. Taken by whoever uses it.
     pub image: Option<File>,
     control: OwnedFd,
     uid: u32,
@@ -107,6 +110,7 @@ impl Station {
         let class = match (words.next().as_deref(), words.next().as_deref()) {
             (Some("zygote"), Some("wasm")) => Class::Wasm,
             (Some("zygote"), Some("files")) => Class::Files,
+            (Some("zygote"), Some("browser")) => Class::Browser,
             _ => return Err(ZygoteError::NotOurs),
         };
         let uid =
@@ -119,18 +123,26 @@ impl Station {
             open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
         };
         let control = inherited(CONTROL_FD).ok_or(ZygoteError::NotOurs)?;
-        let image = if class == Class::Wasm {
-            Some(inherited(IMAGE_FD).ok_or(ZygoteError::NotOurs)?.into())
-        } else {
-            None
+        let image = match class {
+            Class::Wasm | Class::Browser => Some(inherited(IMAGE_FD).ok_or(ZygoteError::NotOurs)?.into()),
+            Class::Files => None,
         };
         Ok(Self { class, image, control, uid })
     }
 
-    /// Own mount, network, ipc and uts namespaces; an empty read-only root; the unprivileged user; no capabilities;
-    /// no new privileges. Cells inherit all of it. Call it before the image is loaded.
+    /// Own mount, network, ipc and uts namespaces; an empty read-only root, or the image's; the unprivileged user; no
+    /// capabilities; no new privileges. Cells inherit all of it. Call it before a module is loaded.
     pub fn confine(&mut self) -> Result<(), ZygoteError> {
         let step = |name| move |errno| ZygoteError::Confine(name, errno);
+        let tree = match (self.class, self.image.take()) {
+            (Class::Browser, Some(directory)) => {
+                Some(Tree::of(&directory).map_err(step("clone the image's mount"))?)
+            }
+            (_, module) => {
+                self.image = module;
+                None
+            }
+        };
         fault::step("zygote_namespaces").map_err(step("unshare"))?;
         nix::sched::unshare(
             CloneFlags::CLONE_NEWNS
@@ -140,16 +152,24 @@ impl Station {
         )
         .map_err(step("unshare"))?;
         fault::step("zygote_root").map_err(step("root"))?;
-        empty_root()?;
+        let none: Option<&str> = None;
+        nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .map_err(step("private mounts"))?;
+        match tree {
+            Some(tree) => tree.enter().map_err(step("the image as root"))?,
+            None => empty_root()?,
+        }
         nix::unistd::sethostname("cell").map_err(step("sethostname"))?;
-        for (resource, limit) in [
-            (Resource::RLIMIT_CORE, 0),
-            (Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX),
-            (Resource::RLIMIT_MSGQUEUE, 0),
-            (Resource::RLIMIT_RTPRIO, 0),
-            (Resource::RLIMIT_MEMLOCK, 0),
+        let descriptors =
+            if self.class == Class::Browser { PROGRAM_DESCRIPTORS_MAX } else { DESCRIPTORS_MAX };
+        setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX, descriptors).map_err(step("setrlimit"))?;
+        for resource in [
+            Resource::RLIMIT_CORE,
+            Resource::RLIMIT_MSGQUEUE,
+            Resource::RLIMIT_RTPRIO,
+            Resource::RLIMIT_MEMLOCK,
         ] {
-            setrlimit(resource, limit, limit).map_err(step("setrlimit"))?;
+            setrlimit(resource, 0, 0).map_err(step("setrlimit"))?;
         }
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.uid));
         fault::step("zygote_user").map_err(step("user"))?;
@@ -165,6 +185,9 @@ impl Station {
     /// `/dev/null` as descriptors 0 to 2.
     pub fn serve(self, mut cell: impl FnMut(Hatch) -> Infallible) -> Result<(), ZygoteError> {
         seccomp::filter(self.class)?;
+        if self.class == Class::Browser {
+            seccomp::program_filters()?;
+        }
         let allowed = open_descriptors();
         packet::send(&self.control, &Report::Warm, &[])?;
         loop {
@@ -178,7 +201,7 @@ impl Station {
             check_descriptors(&allowed, &hatch, cgroup.as_ref())?;
             // Does nothing but fail when there is a second thread: unshare(2), CLONE_THREAD.
             nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(|_| ZygoteError::Threads)?;
-            match fork_cell(cgroup.as_ref().map(AsFd::as_fd)) {
+            match fork_cell(self.class, cgroup.as_ref().map(AsFd::as_fd)) {
                 Ok(Forked::Cell) => run(&mut cell, only(hatch)),
                 Ok(Forked::Zygote(pidfd)) => {
                     packet::send(&self.control, &Report::Born { tag }, &[pidfd.as_fd()])?;
@@ -197,8 +220,6 @@ fn run(cell: &mut impl FnMut(Hatch) -> Infallible, hatch: Hatch) -> ! {
 fn empty_root() -> Result<(), ZygoteError> {
     let step = |name| move |errno| ZygoteError::Confine(name, errno);
     let none: Option<&str> = None;
-    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(step("private mounts"))?;
     // Any directory that exists everywhere serves as the place; the old root is gone a moment later.
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     nix::mount::mount(
@@ -259,10 +280,13 @@ enum Forked {
 
 /// `clone3` with everything a cell is born with. See clone(2).
 #[expect(unsafe_code, reason = "clone3 has no wrapper in any library")]
-fn fork_cell(cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
+fn fork_cell(class: Class, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
     fault::step("fork")?;
     let mut pidfd: RawFd = -1;
-    let namespaces = libc::CLONE_NEWUSER
+    // Where nothing can make a socket, all share the zygote's empty network.
+    let network = if class == Class::Browser { libc::CLONE_NEWNET } else { 0 };
+    let namespaces = network
+        | libc::CLONE_NEWUSER
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC

@@ -13,7 +13,7 @@ use crate::files::Desk;
 use crate::sandbox::{Hub, Wanted};
 use crate::session::SessionState;
 use crate::usage::{Meter, Usage, mib_ms, us_between};
-use anchorhold_jail::control::{Boottime, Cause, Class, Take, ToWarden, Tombstone};
+use anchorhold_jail::control::{Boottime, Cause, Take, ToWarden, Tombstone};
 use anchorhold_jail::counters::Reading;
 use anchorhold_jail::hatch::{Ended, FromCell, How, INPUT_BYTES_MAX, ToCell};
 use anchorhold_jail::id::{CellId, ExecutionId};
@@ -129,16 +129,15 @@ impl Core {
 
     /// Asks the warden for a cell.
     pub(crate) fn take(&mut self, inner: &Arc<Inner>, wanted: Wanted) -> Result<(), Error> {
-        let (class, image) = match &wanted {
-            Wanted::Context(key) => (Class::Wasm, Some(key.image)),
-            Wanted::Files => (Class::Files, None),
+        let image = match &wanted {
+            Wanted::Context(key) => Some(key.image),
+            Wanted::Files => None,
         };
         let spec = &inner.spec;
         let take = Take {
             tag: 0,
             session: spec.id,
             group: spec.group,
-            class,
             image,
             limits: spec.limits.of_cells(),
             env: spec.env.clone(),

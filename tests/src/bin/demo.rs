@@ -24,14 +24,22 @@ const lines = Object.entries(table).map(([r, rows]) => `| ${r} | ${rows.map(x =>
 fs.writeFileSync('report.md', '| region | month 1 | month 2 |\\n|---|---|---|\\n' + lines.join('\\n') + '\\n');
 lines.length";
 
+const FORM: &str = "<!doctype html><title>Sales</title><style>body{font:16px sans-serif;margin:2em}</style>
+<h1>Sales 2026 · 売上 · 销售额 📈</h1><pre>{report}</pre>
+<form onsubmit='event.preventDefault();out.textContent=`Approved by ${who.value}`'>
+<label>Approved by <input id=who></label> <label><input type=checkbox required> I have read it</label>
+<button>Approve</button></form><p><output id=out></output></p>";
+
 fn main() -> Result<()> {
     let start = Instant::now();
     step("starting a server of its own (service, warden, warm interpreters)");
     let server = Server::start(Options::default())?;
     let client = server.client()?;
     println!("   it serves on {} after {:.1} s", server.base(), start.elapsed().as_secs_f64());
-    let session = client.session(&json!({"name": "demo", "limits": {"memory_bytes": 512 << 20}}))?;
+    let session =
+        client.session(&json!({"name": "demo", "browser": {}, "limits": {"memory_bytes": 512 << 20}}))?;
     agent_job(&client, &session)?;
+    browser_job(&client, &session)?;
     hostile_job(&client, &session)?;
     walls(&client, &session)?;
     bill(&client, &session)?;
@@ -98,6 +106,37 @@ fn agent_job(client: &Client, session: &str) -> Result<()> {
     let report = client.get(&format!("/v1/sessions/{session}/files/report.md"))?;
     println!("   downloaded report.md:");
     show("", &report.text());
+    Ok(())
+}
+
+/// The session's browser sees a page that needs no network: it is in its own URL.
+fn browser_job(client: &Client, session: &str) -> Result<()> {
+    step("the same session drives a browser: a page opens, a form is filled, a picture is taken");
+    let report = client.get(&format!("/v1/sessions/{session}/files/report.md"))?.text();
+    let page: String = FORM.replace("{report}", &report).bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let actions = json!([
+        {"type": "navigate", "url": format!("data:text/html;charset=utf-8,{page}")},
+        {"type": "fill", "target": {"label": "Approved by"}, "value": "the agent"},
+        {"type": "check", "target": {"label": "I have read it"}},
+        {"type": "click", "target": {"role": "button", "name": "Approve"}},
+        {"type": "wait_for", "text": "Approved by the agent"},
+        {"type": "snapshot"},
+        {"type": "screenshot", "path": "approval.png"},
+    ]);
+    let start = Instant::now();
+    let body = json!({"actions": actions, "timeout_seconds": 30});
+    let answer = client.post(&format!("/v1/sessions/{session}/browser/actions"), &body)?.expect(200);
+    for (action, result) in actions.as_array().into_iter().flatten().zip(answer["results"].as_array().context("results")?) {
+        let what = ["target", "text", "path"].iter().find_map(|key| action.get(key)).map(Value::to_string);
+        let kind = action["type"].as_str().unwrap_or_default();
+        println!("   {:<11} {:<42} {}", kind, what.unwrap_or_default(), result["outcome"].as_str().unwrap_or_default());
+    }
+    println!("   ⇒ {} in {}; what the page says to an agent:", answer["status"].as_str().unwrap_or_default(), millis(start.elapsed()));
+    show("", answer["results"][5]["text"].as_str().unwrap_or_default());
+    let picture = client.get(&format!("/v1/sessions/{session}/files/approval.png"))?.bytes;
+    std::fs::create_dir_all("demo-out")?;
+    std::fs::write("demo-out/approval.png", &picture)?;
+    println!("   downloaded approval.png ({} bytes) to demo-out/approval.png: have a look", picture.len());
     Ok(())
 }
 

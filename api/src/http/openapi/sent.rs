@@ -37,7 +37,14 @@ pub(in crate::http) struct SessionRequest {
     env: Option<BTreeMap<String, String>>,
     /// Tags to find it by: at most 32, names and values of at most 256 bytes.
     metadata: Option<BTreeMap<String, String>>,
+    /// The session is to have a browser: it may have 2,048 processes and threads, where nothing else is asked for.
+    browser: Option<BrowserRequest>,
 }
+
+/// The browser of a session.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct BrowserRequest {}
 
 /// What a session may use. Each has a ceiling in the server's configuration (`anchorhold config` shows it).
 #[derive(ToSchema)]
@@ -124,6 +131,28 @@ pub(in crate::http) struct ExecutionRequest {
     /// Answer at once with 202; the execution goes on.
     background: Option<bool>,
     /// What becomes of it when the client of its stream goes away: `continue` where omitted.
+    on_disconnect: Option<Disconnect>,
+}
+
+/// Actions for the session's browser.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ActionsRequest {
+    /// In their order. Each has a `type`: `navigate {url, wait_until}`, `back`, `forward`, `reload`,
+    /// `click {target, button, modifiers}`, `double_click`, `hover`, `drag {from, to}`, `type {target, text, delay_ms}`,
+    /// `fill {target, value}`, `fill_form {fields}`, `clear {target}`, `select {target, value | label}`,
+    /// `check {target}`, `uncheck {target}`, `press {key}`, `scroll {target | dx, dy}`,
+    /// `wait_for {text | target | url | load | seconds}`, `snapshot {budget_bytes, since}`,
+    /// `extract {format, target}`, `screenshot {format, full_page, target, clip, path}`, `pdf {path}`,
+    /// `evaluate {expression}`, `dialog {accept, text}`, `cookies {op}`, `set_viewport {width, height}`, `tabs {op}`.
+    #[schema(max_items = 100, value_type = Vec<Object>)]
+    actions: Vec<serde_json::Value>,
+    /// Seconds for all of them: 30 where omitted, at most `limits.execution_seconds`.
+    #[schema(minimum = 0.001)]
+    timeout_seconds: Option<f64>,
+    /// Answer at once with 202; they go on.
+    background: Option<bool>,
+    /// What becomes of them when the client of their stream goes away: `continue` where omitted.
     on_disconnect: Option<Disconnect>,
 }
 

@@ -6,7 +6,7 @@
 #![expect(missing_docs, reason = "the sandbox documents the same face")]
 
 use anchorhold_sandbox::{
-    ArchiveFormat, Boottime, Capture, Cause, CellId, Change, ContextKey, ContextStatus, Digest, Download,
+    ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus, Digest, Download,
     Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome, Part,
     SessionId, SessionSpec, SessionState, Tombstone, Unpacked, Usage, Walls, WorkspacePath, Written,
 };
@@ -187,6 +187,7 @@ impl Sandbox {
     pub fn images(&self) -> Vec<Image> {
         let image = |name: &str, language: &str, byte| Image {
             name: name.into(),
+            class: Class::Wasm,
             language: language.into(),
             digest: Digest([byte; 32]),
         };

@@ -6,7 +6,7 @@
 
 use super::Host;
 use super::input::Input;
-use super::outbox::Outbox;
+use crate::outbox::Outbox;
 use super::watch::Watch;
 use anchorhold_jail::hatch::{How, Stream, VALUE_BYTES_MAX};
 use bytes::Bytes;

@@ -129,8 +129,9 @@ impl Warden {
         let target = match kind.class {
             Class::Wasm => self.config.pool.wasm,
             Class::Files => self.config.pool.files,
+            Class::Browser => self.config.pool.browser,
         };
-        let wanted = self.waiting.iter().filter(|waiting| waiting.kind() == kind).count();
+        let wanted = self.waiting.iter().filter(|waiting| waiting.kind == kind).count();
         let born = self
             .cells
             .values()

@@ -78,11 +78,13 @@ pub struct PoolConfig {
     pub wasm: usize,
     /// Of the files class.
     pub files: usize,
+    /// Of each browser image.
+    pub browser: usize,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { wasm: 8, files: 2 }
+        Self { wasm: 8, files: 2, browser: 1 }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::config::Config;
 use super::keeper;
 use crate::cgroup::Layout;
-use crate::control::{Boottime, CellLimits, Class, FromWarden, Take, ToWarden, VERSION};
+use crate::control::{Boottime, CellLimits, FromWarden, Take, ToWarden, VERSION};
 use crate::id::{GroupId, SessionId};
 use crate::packet;
 use crate::walls::Wall;
@@ -129,7 +129,6 @@ fn converse(warden: &OwnedFd) -> Result<Vec<Finding>, String> {
         tag: 1,
         session: SessionId::random(),
         group: GroupId::random(),
-        class: Class::Files,
         image: None,
         limits,
         env: vec![],

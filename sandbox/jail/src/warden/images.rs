@@ -1,12 +1,14 @@
 //! The image store as the warden reads it: manifests beside content-addressed blobs.
 //!
-//! The store belongs to root. Every blob is hashed before it is offered: an image whose bytes are not what its
-//! manifest says is refused.
+//! The store belongs to root. A module is hashed before it is offered; of a tree the list of its files is, and every
+//! file's kind, size, mode and owner are compared with it (the builder compares contents: hashing hundreds of
+//! megabytes at each start would take seconds). An image that is not what its manifest says is refused.
 
 use super::zygotes::OpenImage;
-use crate::control::{Digest, Image};
+use crate::control::{Class, Digest, Image};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
@@ -24,6 +26,9 @@ pub enum ImageError {
     /// The bytes are others than the manifest says.
     #[error("{0}: the content does not have the digest of its manifest")]
     Digest(PathBuf),
+    /// A tree holds something else than its list says.
+    #[error("{0}: not as the image's list of files says")]
+    Tree(PathBuf),
     /// Somebody else than root could change it.
     #[error("{0}: must belong to root and be writable by nobody else")]
     Writable(PathBuf),
@@ -37,7 +42,7 @@ struct Manifest {
     language: String,
 }
 
-/// Opens every wasm image of a store. A store that does not exist has none.
+/// Opens every image of a store. A store that does not exist has none.
 pub fn open_all(store: &Path) -> Result<Vec<OpenImage>, ImageError> {
     let entries = match fs::read_dir(store) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -55,18 +60,72 @@ fn open(store: &Path, path: &Path) -> Result<Option<OpenImage>, ImageError> {
     let text = fs::read(path).map_err(|e| ImageError::Io(path.to_owned(), e))?;
     let bad = |e: String| ImageError::Manifest(path.to_owned(), e);
     let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
-    if manifest.kind != "wasm" {
-        return Ok(None);
-    }
     let digest: Digest =
         manifest.digest.parse().map_err(|e: crate::control::DigestError| bad(e.to_string()))?;
-    let blob = store.join("blobs").join(format!("{digest}.cwasm"));
-    let mut file = File::open(&blob).map_err(|e| ImageError::Io(blob.clone(), e))?;
-    check_owner(&blob, &file.metadata().map_err(|e| ImageError::Io(blob.clone(), e))?)?;
-    if hash(&mut file).map_err(|e| ImageError::Io(blob.clone(), e))? != digest {
-        return Err(ImageError::Digest(blob));
+    let (class, file) = match (manifest.kind.as_str(), manifest.language.as_str()) {
+        ("wasm", _) => (Class::Wasm, module(store, digest)?),
+        ("root", "browser") => (Class::Browser, tree(store, digest)?),
+        _ => return Ok(None),
+    };
+    let image = Image { name: manifest.name, class, language: manifest.language, digest };
+    Ok(Some(OpenImage { image, file }))
+}
+
+fn module(store: &Path, digest: Digest) -> Result<File, ImageError> {
+    let path = store.join("blobs").join(format!("{digest}.cwasm"));
+    open_hashed(&path, digest)
+}
+
+/// A file whose content has this digest.
+fn open_hashed(path: &Path, digest: Digest) -> Result<File, ImageError> {
+    let io = |e| ImageError::Io(path.to_owned(), e);
+    let mut file = File::open(path).map_err(io)?;
+    check_owner(path, &file.metadata().map_err(io)?)?;
+    if hash(&mut file).map_err(io)? == digest { Ok(file) } else { Err(ImageError::Digest(path.to_owned())) }
+}
+
+/// The directory of a tree whose list has this digest, and which holds what the list says and nothing else.
+fn tree(store: &Path, digest: Digest) -> Result<File, ImageError> {
+    let list = store.join("trees").join(format!("{digest}.list"));
+    let mut text = String::new();
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |e| ImageError::Io(path, e)
+    };
+    open_hashed(&list, digest)?.read_to_string(&mut text).map_err(io(&list))?;
+    let root = store.join("trees").join(digest.to_string());
+    let mut listed: HashMap<&str, &str> = text.lines().filter_map(entry).collect();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(io(&folder))? {
+            let path = entry.map_err(io(&folder))?.path();
+            let metadata = fs::symlink_metadata(&path).map_err(io(&path))?;
+            let name = path.strip_prefix(&root).ok().and_then(Path::to_str);
+            let said = name.and_then(|name| listed.remove(name));
+            if said != Some(&*describe(&metadata)) || metadata.uid() != 0 {
+                return Err(ImageError::Tree(path));
+            }
+            if metadata.is_dir() {
+                folders.push(path);
+            }
+        }
     }
-    Ok(Some(OpenImage { image: Image { name: manifest.name, language: manifest.language, digest }, file }))
+    match listed.keys().next() {
+        Some(missing) => Err(ImageError::Tree(root.join(missing))),
+        None => File::open(&root).map_err(io(&root)),
+    }
+}
+
+/// A line of a list, `name<tab>hash mode size`, without the hash.
+fn entry(line: &str) -> Option<(&str, &str)> {
+    let (name, said) = line.split_once('\t')?;
+    Some((name, said.split_once(' ')?.1))
+}
+
+/// What a list says of a file beside its name and its content: type and mode in octal, and the size of a regular file.
+fn describe(metadata: &fs::Metadata) -> String {
+    let size = if metadata.is_file() { metadata.len() } else { 0 };
+    format!("{:o} {size}", metadata.mode())
 }
 
 fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), ImageError> {

@@ -69,14 +69,9 @@ enum Timer {
 
 struct Waiting {
     take: Take,
-    until: Boottime,
-}
-
-impl Waiting {
     /// What it waits for.
-    fn kind(&self) -> Kind {
-        Kind { class: self.take.class, image: self.take.image }
-    }
+    kind: Kind,
+    until: Boottime,
 }
 
 /// See the module.
@@ -134,7 +129,7 @@ impl Warden {
     ) -> Result<Self, WardenError> {
         let tree = Tree::create(layout, &config.cgroup(), config.memory_bytes(), config.warden.zygote_uid)?;
         let mut kinds = vec![Kind { class: Class::Files, image: None }];
-        kinds.extend(images.iter().map(|i| Kind { class: Class::Wasm, image: Some(i.image.digest) }));
+        kinds.extend(images.iter().map(|i| Kind { class: i.image.class, image: Some(i.image.digest) }));
         let mut warden = Self {
             uids: Uids::new(config.warden.uid_base, config.warden.uid_count),
             images: images.into_iter().map(|i| (i.image.digest, i)).collect(),
@@ -180,6 +175,12 @@ impl Warden {
         }
         self.end_everything();
         Ok(())
+    }
+
+    /// What a request wants.
+    fn kind(&self, take: &Take) -> Option<Kind> {
+        let class = take.image.map_or(Some(Class::Files), |digest| Some(self.images.get(&digest)?.image.class));
+        Some(Kind { class: class?, image: take.image })
     }
 
     fn handle(&mut self, token: u64) -> Result<(), WardenError> {

@@ -4,7 +4,6 @@ use super::cell::{State, Taken};
 use super::session::Session;
 use super::uids::UidPair;
 use super::watch::Source;
-use super::zygotes::Kind;
 use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
 use crate::fault;
@@ -20,8 +19,10 @@ use std::os::fd::AsFd;
 
 /// How long a request may wait for a cell.
 const TAKE_WAIT_US: u64 = 2_000_000;
-/// How long pid 1 may take to lock itself.
+/// How long pid 1 may take to lock itself …
 const COMMIT_WAIT_US: u64 = 2_000_000;
+/// … and to start its program before.
+const START_WAIT_US: u64 = 10_000_000;
 /// How many requests may wait.
 const WAITING_MAX: usize = 4_096;
 /// How many of one group: the rest is left to others.
@@ -32,11 +33,13 @@ const HEADROOM_BYTES: u64 = 64 << 20;
 impl Warden {
     pub(super) fn take(&mut self, take: Take) {
         let tag = take.tag;
-        if let Err(why) = self.prepare_take(&take) {
-            return self.say(&FromWarden::Refused { tag, why }, vec![]);
-        }
+        let prepared = self.kind(&take).ok_or(Refusal::NoImage);
+        let kind = match prepared.and_then(|kind| self.prepare_take(&take).map(|()| kind)) {
+            Ok(kind) => kind,
+            Err(why) => return self.say(&FromWarden::Refused { tag, why }, vec![]),
+        };
         let until = Boottime::now().plus_us(TAKE_WAIT_US);
-        self.waiting.push(take.group, Waiting { take, until });
+        self.waiting.push(take.group, Waiting { take, kind, until });
         self.serve_waiting();
         if !self.waiting.is_empty() {
             self.timers.insert((until, Timer::Waiting));
@@ -47,11 +50,6 @@ impl Warden {
     pub(super) fn prepare_take(&mut self, take: &Take) -> Result<(), Refusal> {
         let ceiling = &self.config.warden;
         let limits = &take.limits;
-        if take.image.is_some_and(|image| !self.images.contains_key(&image))
-            || (take.class == Class::Wasm) != take.image.is_some()
-        {
-            return Err(Refusal::NoImage);
-        }
         if limits.memory_bytes > ceiling.session_memory_bytes_max
             || limits.disk_bytes > ceiling.session_disk_bytes_max
             || limits.cpu_millicores > ceiling.session_cpu_millicores_max
@@ -121,16 +119,15 @@ impl Warden {
     pub(super) fn serve_waiting(&mut self) {
         loop {
             let pools = &self.pools;
-            let pooled = |waiting: &Waiting| pools.get(&waiting.kind()).is_some_and(|pool| !pool.is_empty());
-            let Some(Waiting { take, .. }) = self.waiting.next(pooled) else { break };
-            let kind = Kind { class: take.class, image: take.image };
+            let pooled = |waiting: &Waiting| pools.get(&waiting.kind).is_some_and(|pool| !pool.is_empty());
+            let Some(Waiting { take, kind, .. }) = self.waiting.next(pooled) else { break };
             if let Some(cell) = self.pools.get_mut(&kind).and_then(VecDeque::pop_front) {
                 self.commit(cell, &take);
             }
         }
         let now = Boottime::now();
         for waiting in self.waiting.take_out(|waiting| waiting.until <= now) {
-            let kind = waiting.kind();
+            let kind = waiting.kind;
             let why = match (self.serving.get(&kind), self.failing.get(&kind)) {
                 (Some(_), None) => Refusal::Capacity("no cell came free in time".into()),
                 (Some(_), Some(errno)) => Refusal::Walls(format!("fork: {errno}")),
@@ -171,10 +168,15 @@ impl Warden {
             uid: GUEST_UID,
             require_landlock: self.config.warden.require_landlock,
         };
-        let until = since.plus_us(COMMIT_WAIT_US);
+        let own_root = cell.kind.class == Class::Browser;
+        let until = since.plus_us(if own_root { START_WAIT_US } else { COMMIT_WAIT_US });
+        let mounts = if own_root { workspace::mounts(&session.workspace) } else { Ok(Vec::new()) };
+        let mounts = mounts.map_err(|e| refuse("mounts of the workspace", &e))?;
+        let descriptors: Vec<_> =
+            std::iter::once(session.workspace.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
         cell.state = State::Committing { tag: take.tag, since, until };
         self.timers.insert((until, Timer::Commit(id)));
-        packet::send(&cell.hatch, &ToCell::Commit(commit), &[session.workspace.as_fd()])
+        packet::send(&cell.hatch, &ToCell::Commit(commit), &descriptors)
             .map_err(|e| refuse("hatch", &e))
     }
 
@@ -226,8 +228,9 @@ impl Warden {
     pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls, commit_us: u64) {
         let Some(cell) = self.cells.get_mut(&id) else { return };
         cell.state = State::Live;
+        let network = if cell.kind.class == Class::Browser { "own, only loopback" } else { "empty" };
         for (name, what) in [
-            ("network_namespace", "empty"),
+            ("network_namespace", network),
             ("ipc_namespace", "own"),
             ("uts_namespace", "own"),
             ("cgroup_namespace", "own"),

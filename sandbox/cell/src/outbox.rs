@@ -1,4 +1,4 @@
-//! Everything a wasm cell says through its hatch, kept until the listener stored it.
+//! Everything a cell says of executions through its hatch, kept until the listener stored it.
 //!
 //! Output is gathered so that a loop of small prints is not a packet each: it leaves when there is a packet full, when
 //! the guest sleeps, some milliseconds later, or at the end. What was said of an execution is kept until it is

@@ -1,0 +1,150 @@
+//! A connection together with what is known of the browser.
+
+use crate::connection::{CallError, Connection, Event, Listener, Tasks};
+use crate::event::Seen;
+use crate::state::{Effect, State, TabId, WORLD};
+use chromiumoxide_cdp::cdp::browser_protocol::target::{
+    CloseTargetParams, CreateTargetParams, FilterEntry, SessionId, SetAutoAttachParams, TargetFilter,
+};
+use chromiumoxide_cdp::cdp::browser_protocol::{emulation, network, page};
+use chromiumoxide_cdp::cdp::js_protocol::runtime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+/// Runs in every document, in a world of its own.
+const AGENT: &str = include_str!("agent.js");
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub connection: Connection,
+    state: Arc<Mutex<State>>,
+    /// Rings after every change of the state.
+    changes: watch::Receiver<()>,
+    _tasks: Tasks,
+}
+
+impl Link {
+    /// Takes the pipe and waits until a page can be driven.
+    pub(crate) async fn open(
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+        deadline: Instant,
+    ) -> Result<Link, CallError> {
+        let state = Arc::new(Mutex::new(State::default()));
+        let (bell, changes) = watch::channel(());
+        let watcher = Watcher { state: Arc::clone(&state), bell };
+        let (connection, tasks) = Connection::open(reader, writer, watcher);
+        let link = Link { connection, state, changes, _tasks: tasks };
+        link.connection.call(None, &attach_to("page"), deadline).await?;
+        if link.state().tabs.is_empty() {
+            link.connection.call(None, &CreateTargetParams::new("about:blank"), deadline).await?;
+        }
+        link.until(deadline, |state| {
+            let tab = state.tabs.first()?;
+            state.world(&tab.session, &tab.main_frame()).map(drop)
+        })
+        .await?;
+        Ok(link)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `look` finds what it looks for.
+    pub(crate) async fn until<T>(
+        &self,
+        deadline: Instant,
+        mut look: impl FnMut(&State) -> Option<T>,
+    ) -> Result<T, CallError> {
+        let mut changes = self.changes.clone();
+        let found = async {
+            loop {
+                changes.mark_unchanged();
+                if let Some(found) = look(&self.state()) {
+                    return Ok(found);
+                }
+                changes.changed().await.map_err(|_| CallError::Ended)?;
+            }
+        };
+        tokio::time::timeout_at(deadline.into(), found).await.map_err(|_| CallError::Deadline)?
+    }
+
+    /// Ends when a dialog holds the tab, and never otherwise.
+    pub(crate) async fn blocked(&self, tab: Option<TabId>) {
+        let far = Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
+        let opened = self.until(far, |state| state.tab(tab?)?.dialog.as_ref().map(drop)).await;
+        if opened.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Writes events into the state and does at once what they ask for.
+struct Watcher {
+    state: Arc<Mutex<State>>,
+    bell: watch::Sender<()>,
+}
+
+impl Listener for Watcher {
+    fn event(&mut self, connection: &Connection, event: &Event<'_>) {
+        let seen = match Seen::read(event.method, event.params) {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(method = event.method, %error, "an event does not fit"),
+        };
+        let effects = self.state.lock().unwrap_or_else(PoisonError::into_inner).apply(event.session, seen);
+        for effect in effects {
+            match effect {
+                Effect::Prepare(session) => prepare(connection, &session),
+                Effect::Resume(session) => {
+                    connection.tell(Some(&session), &runtime::RunIfWaitingForDebuggerParams {});
+                }
+                Effect::Close(session, target) => {
+                    connection.tell(Some(&session), &runtime::RunIfWaitingForDebuggerParams {});
+                    connection.tell(None, &CloseTargetParams::new(target));
+                }
+                Effect::AcceptDialog(session) => {
+                    connection.tell(Some(&session), &page::HandleJavaScriptDialogParams::new(true));
+                }
+                Effect::Fail(session, why) => connection.fail(&session, &why),
+            }
+        }
+        self.bell.send_replace(());
+    }
+}
+
+/// Makes a new page or frame report, and puts our script into it.
+fn prepare(connection: &Connection, session: &SessionId) {
+    let session = Some(session);
+    connection.tell(session, &page::EnableParams::default());
+    connection.tell(session, &page::SetLifecycleEventsEnabledParams::new(true));
+    connection.tell(session, &runtime::EnableParams {});
+    connection.tell(session, &network::EnableParams::default());
+    connection.tell(
+        session,
+        &page::AddScriptToEvaluateOnNewDocumentParams {
+            source: AGENT.to_owned(),
+            world_name: Some(WORLD.to_owned()),
+            include_command_line_api: None,
+            run_immediately: Some(true),
+        },
+    );
+    connection.tell(session, &attach_to("iframe"));
+    // Otherwise only one tab of the browser has the focus, and fields in others do not get focus events.
+    connection.tell(session, &emulation::SetFocusEmulationEnabledParams::new(true));
+    connection.tell(session, &runtime::RunIfWaitingForDebuggerParams {});
+}
+
+/// Sessions for targets of one kind, through the one pipe. They wait until they are told to run, so that nothing of a
+/// document is missed; a window that a page has opened waits in any case.
+fn attach_to(kind: &str) -> SetAutoAttachParams {
+    SetAutoAttachParams {
+        auto_attach: true,
+        wait_for_debugger_on_start: true,
+        flatten: Some(true),
+        filter: Some(TargetFilter::new(vec![FilterEntry { exclude: None, r#type: Some(kind.to_owned()) }])),
+    }
+}

@@ -1,0 +1,280 @@
+//! The browser cell: a Chromium, and this process, its pid 1, which drives it.
+//!
+//! An execution's code is a list of actions, JSON as the API's clients write it. What Chromium says is read here, behind
+//! walls and on the session's account, and not by the API.
+//!
+//! Two threads. The main one converses with Chromium, also between executions, because a browser that nobody listens to
+//! stops. The receiving thread reads the hatch and answers new listeners.
+
+mod chromium;
+
+use crate::life::{self, Walling};
+use crate::outbox::Outbox;
+use anchorhold_browser::{Action, Browser, Failure, Outcome, page, report};
+use anchorhold_jail::hatch::{Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
+use anchorhold_jail::id::ExecutionId;
+use anchorhold_jail::packet::{self, Assembler, PacketError};
+use anchorhold_jail::{lock::WORKSPACE_DIR, loopback, root};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+/// The receiving thread decodes messages of some megabytes, on the heap.
+const RECEIVER_STACK_BYTES: usize = 256 * 1024;
+/// How long Chromium may take to be ready.
+const START_WAIT: Duration = Duration::from_secs(9);
+/// How long the browser may take to say where it is, after everything.
+const WHERE_WAIT: Duration = Duration::from_secs(1);
+
+/// What the values of an execution are: what became of an action, and where the browser is after all of them.
+const RESULT: &str = "application/vnd.anchorhold.action+json";
+const PAGE: &str = "application/vnd.anchorhold.page+json";
+
+/// What the receiving thread passes on.
+enum Order {
+    Execute(Execute),
+    Cancel(ExecutionId),
+}
+
+/// Runs a cell in this process, from `Prepared` to its end.
+pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
+    life::end_on_panic();
+    let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
+    let (commit, [files, workspace, tmp]) = life::wait_for_commit(&hatch);
+    let namespaces = life::require(&hatch, root::furnish(&workspace, &tmp).map_err(|e| e.to_string()));
+    let pipes = life::require(&hatch, chromium::start(&commit));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = life::require(&hatch, runtime.map_err(|e| format!("a runtime: {e}")));
+    let mut browser = life::require(&hatch, runtime.block_on(chromium::meet(pipes, START_WAIT)));
+    life::require(&hatch, namespaces.close().map_err(|e| e.to_string()));
+    life::require(&hatch, walls.restrict(&commit, files.as_fd()));
+    let store = life::require(&hatch, Store::open(&files).map_err(|e| format!("open the workspace: {e}")));
+    let outbox = Arc::new(Outbox::new(hatch));
+    let (sender, mut orders) = mpsc::unbounded_channel();
+    let no_thread = |e: io::Error| format!("start a thread: {e}");
+    let starting = life::require(outbox.hatch(), receiver(&outbox, sender).map_err(no_thread));
+    life::require(outbox.hatch(), starting.wait().map_err(no_thread));
+    let stands = life::require(outbox.hatch(), walls.seal());
+    if packet::send(outbox.hatch(), &FromCell::Ready(stands), &[listener.as_fd()]).is_err() {
+        life::end();
+    }
+    drop(listener);
+    runtime.block_on(work(&mut browser, &outbox, &store, &mut orders));
+    life::end()
+}
+
+/// Executes until the browser or the hatch has ended.
+async fn work(browser: &mut Browser, outbox: &Outbox, store: &Store, orders: &mut UnboundedReceiver<Order>) {
+    loop {
+        let order = tokio::select! {
+            order = orders.recv() => order,
+            () = browser.ended() => return,
+        };
+        match order {
+            Some(Order::Execute(job)) => execute(browser, outbox, store, orders, job).await,
+            // It ended before it was told.
+            Some(Order::Cancel(_)) => {}
+            None => return,
+        }
+    }
+}
+
+async fn execute(
+    browser: &mut Browser,
+    outbox: &Outbox,
+    store: &Store,
+    orders: &mut UnboundedReceiver<Order>,
+    job: Execute,
+) {
+    let began = Instant::now();
+    outbox.begin(job.execution, job.output_bytes);
+    let deadline = began + Duration::from_micros(job.timeout_us);
+    let (how, error) = match serde_json::from_str::<Vec<Action>>(&job.code) {
+        Err(error) => (How::Failed, Some(("INVALID_ACTIONS", error.to_string()))),
+        Ok(actions) => {
+            let mut run = Run { browser, outbox, store, deadline, failure: None };
+            let cancelled = tokio::select! {
+                biased;
+                () = run.actions(&actions) => false,
+                () = cancelled(orders, outbox, job.execution) => true,
+            };
+            run.outcome(cancelled)
+        }
+    };
+    if let Ok(summary) = browser.summary(Instant::now() + WHERE_WAIT).await {
+        outbox.value(value(PAGE, page(&summary)).as_bytes());
+    }
+    let mut ended = ended(job.execution, how, began.elapsed());
+    ended.error = error.map(|(name, message)| error_json(name, &message));
+    outbox.end(ended);
+}
+
+/// Ends when the running execution is cancelled.
+async fn cancelled(orders: &mut UnboundedReceiver<Order>, outbox: &Outbox, running: ExecutionId) {
+    loop {
+        match orders.recv().await {
+            Some(Order::Cancel(id)) if id == running => return,
+            Some(Order::Cancel(_)) => {}
+            // The API runs one at a time; a second one is its mistake and costs it nothing.
+            Some(Order::Execute(job)) => {
+                let mut busy = ended(job.execution, How::Failed, Duration::ZERO);
+                busy.error = Some(error_json("CELL_BUSY", "other actions are running"));
+                let _told = outbox.say(&FromCell::Ended(busy));
+            }
+            None => life::end(),
+        }
+    }
+}
+
+/// The actions of one execution.
+struct Run<'a> {
+    browser: &'a mut Browser,
+    outbox: &'a Outbox,
+    store: &'a Store,
+    deadline: Instant,
+    failure: Option<Failure>,
+}
+
+impl Run<'_> {
+    /// One after the other until one fails, each reported as it ends.
+    async fn actions(&mut self, actions: &[Action]) {
+        for action in actions {
+            let outcome = match self.failure {
+                Some(_) => Outcome::NotSent,
+                None => {
+                    let outcomes = self.browser.run(std::slice::from_ref(action), self.deadline).await;
+                    outcomes.into_iter().next().unwrap_or(Outcome::NotSent)
+                }
+            };
+            let outcome = self.report(action, outcome);
+            if let Outcome::Failed(why) | Outcome::Unknown(why) = outcome {
+                self.failure = Some(why);
+            }
+        }
+    }
+
+    /// Says what became of an action; what cannot be said or stored, has failed.
+    fn report(&self, action: &Action, outcome: Outcome) -> Outcome {
+        let stored = match (&outcome, action.path()) {
+            (Outcome::Done(reply), Some(path)) => match reply.file().map(|bytes| self.store.write(path, bytes)) {
+                Some(Err(error)) => {
+                    return self.report_failure(action, format!("{path}: {error}"));
+                }
+                Some(Ok(())) => Some(path),
+                None => None,
+            },
+            _ => None,
+        };
+        let said = value(RESULT, report(action, &outcome, stored));
+        if said.len() > VALUE_BYTES_MAX {
+            let advice = if action.path().is_none() { "; give a path" } else { "" };
+            return self.report_failure(action, format!("{} bytes are too many for an answer{advice}", said.len()));
+        }
+        self.outbox.value(said.as_bytes());
+        outcome
+    }
+
+    fn report_failure(&self, action: &Action, why: String) -> Outcome {
+        let outcome = Outcome::Failed(Failure::Limit(why));
+        self.outbox.value(value(RESULT, report(action, &outcome, None)).as_bytes());
+        outcome
+    }
+
+    fn outcome(self, cancelled: bool) -> (How, Option<(&'static str, String)>) {
+        match self.failure {
+            _ if cancelled => (How::Cancelled, None),
+            None => (How::Succeeded, None),
+            Some(_) if Instant::now() >= self.deadline => (How::TimedOut, None),
+            Some(why) => (How::Failed, Some(("ACTION_FAILED", why.to_string()))),
+        }
+    }
+}
+
+/// A rich value of this kind.
+fn value(kind: &str, content: serde_json::Value) -> String {
+    serde_json::json!({"main": false, "mime": {kind: content}}).to_string()
+}
+
+/// The workspace, for what actions store.
+struct Store(OwnedFd);
+
+impl Store {
+    fn open(files: &OwnedFd) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::openat(files, WORKSPACE_DIR, flags, Mode::empty())?))
+    }
+
+    /// Writes a file; its directory must be there. Follows no link and never leaves the workspace.
+    fn write(&self, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = Path::new(path.strip_prefix("/workspace/").unwrap_or(path));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let mode = Mode::from_raw_mode(0o644);
+        let file = rustix::fs::openat2(&self.0, path, flags, mode, resolve).map_err(|error| match error {
+            Errno::XDEV | Errno::LOOP => io::Error::other("not in the workspace"),
+            error => error.into(),
+        });
+        File::from(file?).write_all(bytes)
+    }
+}
+
+fn error_json(name: &str, message: &str) -> Vec<u8> {
+    serde_json::json!({"name": name, "message": message, "traceback": ""}).to_string().into_bytes()
+}
+
+fn ended(execution: ExecutionId, how: How, wall: Duration) -> Ended {
+    Ended {
+        execution,
+        how,
+        error: None,
+        exit_code: None,
+        wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        state_lost: false,
+        memory_refused: false,
+    }
+}
+
+/// Starts the receiving thread.
+fn receiver(outbox: &Arc<Outbox>, orders: UnboundedSender<Order>) -> io::Result<life::Starting> {
+    let outbox = Arc::clone(outbox);
+    life::spawn(RECEIVER_STACK_BYTES, move || {
+        let mut assembler = Assembler::default();
+        loop {
+            let heard = assembler.receive_next(outbox.hatch().as_fd());
+            let handled = heard.and_then(|heard| match heard {
+                Some((message, _descriptors)) => handle(&outbox, &orders, message),
+                None => Ok(()),
+            });
+            // Both the warden and the API are gone, or something that is neither of them speaks.
+            if handled.is_err() {
+                life::end();
+            }
+        }
+    })
+}
+
+fn handle(outbox: &Outbox, orders: &UnboundedSender<Order>, message: ToCell) -> Result<(), PacketError> {
+    let order = match message {
+        ToCell::Execute(job) => Order::Execute(job),
+        ToCell::Cancel { execution } => Order::Cancel(execution),
+        ToCell::Attach { generation } => return outbox.attach(generation),
+        ToCell::Acknowledge { execution } => {
+            outbox.acknowledge(execution);
+            return Ok(());
+        }
+        // Actions read no input.
+        ToCell::Input { .. } => return Ok(()),
+        ToCell::Commit(_) | ToCell::File(_) | ToCell::Complete { .. } => {
+            return Err(PacketError::Malformed("not for a browser cell"));
+        }
+    };
+    orders.send(order).map_err(|_| PacketError::Closed)
+}

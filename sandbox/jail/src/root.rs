@@ -1,0 +1,142 @@
+//! The file system of a cell that runs programs: its image, read-only, with the little around it that programs expect.
+//!
+//! Half of it is made once, by the zygote while it is still root, and inherited by every cell; the rest needs the
+//! cell's own namespaces and its session's files, and is made when the cell is committed.
+
+use crate::fault;
+use crate::lock::{LockError, drop_bounding_set};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::{Gid, Uid, setresgid, setresuid};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Where the session's files are.
+pub const WORKSPACE: &str = "/workspace";
+/// Where programs put what nobody keeps. Paid from the workspace.
+pub const TMP: &str = "/tmp";
+
+const NONE: Option<&str> = None;
+/// `/proc` and `/dev` as far as they allow it.
+const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
+/// Devices that hold nothing and lead nowhere: name, major, minor. See null(4), random(4).
+const DEVICES: [(&str, u64, u64); 5] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
+/// Namespaces that a cell's programs may make, of each kind. Chromium's sandbox makes the last three; with fewer than
+/// 512 pid namespaces a page of many sites ruins the browser.
+const NAMESPACES: [(&str, u32); 8] = [
+    ("mnt", 0),
+    ("uts", 0),
+    ("ipc", 0),
+    ("cgroup", 0),
+    ("time", 0),
+    ("user", 16),
+    ("net", 4),
+    ("pid", 512),
+];
+/// Those that are made only while Chromium starts.
+const AT_START: [&str; 2] = ["user", "net"];
+
+/// An image's tree, not mounted anywhere yet.
+#[derive(Debug)]
+pub struct Tree(OwnedFd);
+
+impl Tree {
+    /// Takes the tree of a directory, whose mount must be in this process's mount namespace.
+    pub fn of(directory: &File) -> Result<Self, Errno> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        open_tree(directory, "", flags).map(Self).map_err(errno)
+    }
+
+    /// Makes it the root of a new mount namespace of this process, which is host's root. Also mounts the host's `/proc`:
+    /// the kernel lets a cell have its own only where a whole one is. The cell's covers it, and nothing in a cell can
+    /// take that away.
+    pub fn enter(self) -> Result<(), Errno> {
+        // Any directory that exists everywhere serves as the place; the old root is gone a moment later.
+        let place = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&self.0, "", rustix::fs::CWD, "/proc", place).map_err(errno)?;
+        nix::unistd::chdir("/proc")?;
+        nix::unistd::pivot_root(".", ".")?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        nix::unistd::chdir("/")?;
+        seal("/", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+        devices()?;
+        mount(Some("proc"), "/proc", Some("proc"), PLAIN | MsFlags::MS_NODEV, NONE)
+    }
+}
+
+/// Makes a mount read-only.
+fn seal(path: &str, flags: MsFlags) -> Result<(), Errno> {
+    mount(NONE, path, NONE, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, NONE)
+}
+
+fn devices() -> Result<(), Errno> {
+    mount(Some("dev"), "/dev", Some("tmpfs"), PLAIN, Some("size=4k,nr_inodes=16,mode=755"))?;
+    let everybody = Mode::from_bits_truncate(0o666);
+    let mask = nix::sys::stat::umask(Mode::empty());
+    for (name, major, minor) in DEVICES {
+        mknod(format!("/dev/{name}").as_str(), SFlag::S_IFCHR, everybody, makedev(major, minor))?;
+    }
+    nix::sys::stat::umask(mask);
+    nix::unistd::symlinkat("/proc/self/fd", nix::fcntl::AT_FDCWD, "/dev/fd")?;
+    seal("/dev", PLAIN)
+}
+
+fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+/// How many namespaces a committed cell's programs may still make.
+#[derive(Debug)]
+pub struct Namespaces {
+    at_start: Vec<File>,
+}
+
+impl Namespaces {
+    /// Bounds them. Needs the whole `/proc` and the cell's own capabilities. See namespaces(7).
+    fn bound() -> io::Result<Self> {
+        let mut at_start = Vec::new();
+        for (kind, most) in NAMESPACES {
+            let mut file = OpenOptions::new().write(true).open(format!("/proc/sys/user/max_{kind}_namespaces"))?;
+            file.write_all(most.to_string().as_bytes())?;
+            if AT_START.contains(&kind) {
+                at_start.push(file);
+            }
+        }
+        Ok(Self { at_start })
+    }
+
+    /// No more of those that a start needs.
+    pub fn close(self) -> Result<(), LockError> {
+        let close = |mut file: File| file.rewind().and_then(|()| file.write_all(b"0"));
+        self.at_start.into_iter().try_for_each(close).map_err(LockError::Namespaces)
+    }
+}
+
+/// In a committed cell whose user map stands: becomes user 0 of its namespace, bounds the namespaces that programs may
+/// make, puts the session's files into the root, and hides every process that is not the cell's.
+pub fn furnish(workspace: &OwnedFd, tmp: &OwnedFd) -> Result<Namespaces, LockError> {
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(root.1, root.1, root.1).map_err(LockError::User)?;
+    setresuid(root.0, root.0, root.0).map_err(LockError::User)?;
+    fault::step("namespaces").map_err(|e| LockError::Namespaces(e.into()))?;
+    let namespaces = Namespaces::bound().map_err(LockError::Namespaces)?;
+    fault::step("mounts").and_then(|()| mounts(workspace, tmp)).map_err(LockError::Mounts)?;
+    // Whoever is not user 0 any more could not give it up.
+    drop_bounding_set()?;
+    Ok(namespaces)
+}
+
+fn mounts(workspace: &OwnedFd, tmp: &OwnedFd) -> Result<(), Errno> {
+    for (tree, place) in [(workspace, WORKSPACE), (tmp, TMP)] {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(tree.as_fd(), "", rustix::fs::CWD, place, flags).map_err(errno)?;
+    }
+    let options = Some("subset=pid,hidepid=invisible");
+    mount(Some("proc"), "/proc", Some("proc"), PLAIN | MsFlags::MS_NODEV, options)
+}

@@ -1,0 +1,255 @@
+//! The browser: what it is asked, what is around it, and what is left of it.
+
+use crate::Shared;
+use anchorhold_tests::{Client, host};
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+tests!(
+    a_form_is_filled_sent_and_looked_at,
+    pictures_and_pdf_land_in_the_workspace,
+    actions_stop_at_the_first_that_fails,
+    mistakes_are_told_before_anything_is_done,
+    nothing_is_reached_without_a_network,
+    the_walls_of_a_browser_stand,
+    a_browser_that_dies_begins_anew,
+    actions_are_cancelled_and_time_out,
+);
+
+/// A page that shows what was sent with its form, in the page itself.
+const FORM: &str = "data:text/html,<title>Order</title><form onsubmit=\"event.preventDefault();\
+    document.querySelector('output').textContent='Thanks, '+who.value+(gift.checked?' (gift)':'')\">\
+    <label>Name <input id=who></label><label><input type=checkbox id=gift>Gift</label>\
+    <button>Order</button></form><output></output>";
+
+fn session(client: &Client) -> Result<String> {
+    client.session(&json!({"browser": {}}))
+}
+
+fn act(client: &Client, session: &str, actions: Value) -> Result<Value> {
+    let body = json!({"actions": actions, "timeout_seconds": 20});
+    Ok(client.post(&format!("/v1/sessions/{session}/browser/actions"), &body)?.expect(200))
+}
+
+/// The processes of a session's cells, found from outside by its groups.
+fn pids(session: &str) -> Vec<u32> {
+    host::cell_processes(session.trim_start_matches("ses_"))
+}
+
+/// Runs actions that must all be done; what each returned.
+fn done(client: &Client, session: &str, actions: Value) -> Result<Vec<Value>> {
+    let answer = act(client, session, actions)?;
+    ensure!(answer["status"] == "succeeded", "{answer:#}");
+    Ok(answer["results"].as_array().context("results")?.clone())
+}
+
+fn a_form_is_filled_sent_and_looked_at(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let answer = act(
+        &client,
+        &session,
+        json!([
+            {"type": "navigate", "url": FORM},
+            {"type": "fill", "target": {"label": "Name"}, "value": "Ada"},
+            {"type": "check", "target": {"label": "Gift"}},
+            {"type": "click", "target": {"role": "button", "name": "Order"}},
+            {"type": "wait_for", "text": "Thanks, Ada (gift)"},
+            {"type": "snapshot"},
+            {"type": "screenshot"},
+        ]),
+    )?;
+    ensure!(answer["status"] == "succeeded", "{answer:#}");
+    assert_eq!(answer["page"]["title"], "Order");
+    let results = answer["results"].as_array().context("results")?;
+    let snapshot = results[5]["text"].as_str().context("a snapshot")?;
+    ensure!(snapshot.contains("- button \"Order\" [ref="), "{snapshot}");
+    ensure!(snapshot.contains("Thanks, Ada (gift)"), "{snapshot}");
+    let picture = results[6]["base64"].as_str().context("a picture")?;
+    let picture = base64::engine::general_purpose::STANDARD.decode(picture)?;
+    ensure!(picture.starts_with(b"\x89PNG"), "no PNG");
+    assert_eq!((&results[6]["width"], &results[6]["height"]), (&json!(1280), &json!(720)));
+    // The page is still there for the next request, and a ref of the snapshot means the same.
+    let button = snapshot.split("button \"Order\" [ref=").nth(1).and_then(|rest| rest.split(']').next());
+    let results = done(
+        &client,
+        &session,
+        json!([
+            {"type": "fill", "target": {"label": "Name"}, "value": "Grace"},
+            {"type": "click", "target": {"ref": button.context("a ref")?}},
+            {"type": "evaluate", "expression": "document.querySelector('output').textContent"},
+        ]),
+    )?;
+    assert_eq!(results[2]["value"], "Thanks, Grace (gift)");
+    let records = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
+    assert_eq!(records["items"].as_array().map(Vec::len), Some(2));
+    assert_eq!((&records["items"][0]["language"], &records["items"][0]["runtime"]), (&json!("browser"), &json!("native")));
+    client.close(&session)?;
+    Ok(())
+}
+
+fn pictures_and_pdf_land_in_the_workspace(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let results = done(
+        &client,
+        &session,
+        json!([
+            {"type": "navigate", "url": "data:text/html,<body style='height:3000px'>%E4%BD%A0%E5%A5%BD"},
+            {"type": "screenshot", "full_page": true, "path": "page.png"},
+            {"type": "pdf", "path": "/workspace/page.pdf"},
+        ]),
+    )?;
+    assert_eq!(results[1]["path"], "page.png");
+    ensure!(results[1].get("base64").is_none(), "twice");
+    for (path, magic) in [("page.png", &b"\x89PNG"[..]), ("page.pdf", b"%PDF-")] {
+        let file = client.get(&format!("/v1/sessions/{session}/files/{path}"))?;
+        ensure!(file.status == 200 && file.bytes.starts_with(magic), "{path}: {}", file.status);
+    }
+    // Beyond the workspace is nothing.
+    for path in ["../escaped.png", "/etc/passwd", "/tmp/x.png", "a/../../escaped.png"] {
+        let answer = act(&client, &session, json!([{"type": "screenshot", "path": path}]))?;
+        assert_eq!(answer["results"][0]["outcome"], "failed", "{path}: {answer:#}");
+    }
+    client.close(&session)?;
+    Ok(())
+}
+
+fn actions_stop_at_the_first_that_fails(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let answer = client
+        .post(
+            &format!("/v1/sessions/{session}/browser/actions"),
+            &json!({"actions": [
+                {"type": "navigate", "url": FORM},
+                {"type": "click", "target": {"text": "no such thing"}},
+                {"type": "snapshot"},
+            ], "timeout_seconds": 1.5}),
+        )?
+        .expect(200);
+    assert_eq!(answer["status"], "failed");
+    ensure!(answer["results"][1]["error"].as_str().is_some_and(|why| why.contains("no such element")), "{answer:#}");
+    let outcomes: Vec<_> = (0..3).map(|at| answer["results"][at]["outcome"].as_str()).collect();
+    assert_eq!(outcomes, [Some("done"), Some("failed"), Some("not_sent")]);
+    let answer = act(&client, &session, json!([{"type": "evaluate", "expression": "nothing.here"}, {"type": "back"}]))?;
+    assert_eq!(answer["status"], "failed");
+    ensure!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("nothing is not defined")), "{answer:#}");
+    client.close(&session)?;
+    Ok(())
+}
+
+fn mistakes_are_told_before_anything_is_done(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let path = format!("/v1/sessions/{session}/browser/actions");
+    for (body, field) in [
+        (json!({}), "actions"),
+        (json!({"actions": [{"type": "snapshot"}, {"type": "fly"}]}), "actions.1"),
+        (json!({"actions": [{"type": "click", "target": {"colour": "red"}}]}), "actions.0"),
+        (json!({"actions": [{"type": "snapshot", "extra": 1}]}), "actions.0"),
+    ] {
+        let answer = client.post(&path, &body)?.expect(422);
+        assert_eq!(answer["errors"][0]["field"], field, "{answer:#}");
+    }
+    let answer = client.post(&format!("/v1/sessions/{session}/executions"), &json!({"language": "browser", "code": "[]"}))?;
+    assert_eq!(answer.expect(422)["errors"][0]["field"], "language");
+    let listed = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
+    assert_eq!(listed["items"], json!([]));
+    client.close(&session)?;
+    Ok(())
+}
+
+/// A listener on this machine hears nothing, and what is not for the network is not opened either.
+fn nothing_is_reached_without_a_network(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    for url in [format!("http://127.0.0.1:{port}/"), format!("http://localhost:{port}/"), "http://example.test/".into()] {
+        let answer = act(&client, &session, json!([{"type": "navigate", "url": url}]))?;
+        assert_eq!(answer["results"][0]["outcome"], "failed", "{url}: {answer:#}");
+    }
+    for url in ["file:///etc/passwd", "chrome://version", "view-source:data:text/html,x", "javascript:1"] {
+        let answer = act(&client, &session, json!([{"type": "navigate", "url": url}]))?;
+        assert_eq!(answer["results"][0]["outcome"], "failed", "{url}: {answer:#}");
+    }
+    let heard = listener.accept();
+    ensure!(heard.is_err(), "somebody connected: {heard:?}");
+    client.close(&session)?;
+    Ok(())
+}
+
+/// What /proc says of every process of the cell, from outside.
+fn the_walls_of_a_browser_stand(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    done(&client, &session, json!([{"type": "navigate", "url": FORM}]))?;
+    let processes = pids(&session);
+    ensure!(processes.len() >= 5, "a browser is several processes, not {}", processes.len());
+    let host_network = host::namespace(std::process::id(), "net");
+    let cell = host::namespace(processes[0], "user");
+    for &process in &processes {
+        let status = |field: &str| host::status(process, field).unwrap_or_default();
+        assert_eq!((&*status("NoNewPrivs"), &*status("Seccomp")), ("1", "2"), "process {process}");
+        let uid: u32 = status("Uid").split_whitespace().next().context("a uid")?.parse()?;
+        ensure!(uid >= 1_000_000_000, "user {uid} of the host");
+        ensure!(host::namespace(process, "net") != host_network, "the host's network");
+        // Chromium's own helper has the capabilities of its own nested namespace, and of nothing else.
+        let capable = status("CapEff") != "0000000000000000";
+        ensure!(!capable || host::namespace(process, "user") != cell, "capable in the cell's own namespace");
+    }
+    let shown = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
+    for wall in ["root", "landlock", "seccomp", "capabilities", "user_namespace", "network_namespace"] {
+        assert_eq!(shown["isolation"][wall], "standing", "{wall}");
+    }
+    client.close(&session)?;
+    ensure!(processes.iter().all(|process| !std::path::Path::new(&format!("/proc/{process}")).exists()), "left behind");
+    Ok(())
+}
+
+fn a_browser_that_dies_begins_anew(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    done(&client, &session, json!([{"type": "navigate", "url": FORM}]))?;
+    // pid 1 drives it; the next one is Chromium.
+    let mut processes = pids(&session);
+    processes.sort_unstable();
+    let killed = std::process::Command::new("kill").args(["-9", &processes[1].to_string()]).status()?;
+    ensure!(killed.success(), "kill");
+    let answer = act(&client, &session, json!([{"type": "snapshot"}]));
+    // Before or after the cell was seen to have ended: it says that it died, or a new one answers.
+    if let Ok(answer) = answer {
+        ensure!(answer["status"] == "succeeded" || answer["state_lost"] == true, "{answer:#}");
+    }
+    let results = done(&client, &session, json!([{"type": "evaluate", "expression": "location.href"}]))?;
+    assert_eq!(results[0]["value"], "about:blank");
+    client.close(&session)?;
+    Ok(())
+}
+
+fn actions_are_cancelled_and_time_out(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let path = format!("/v1/sessions/{session}/browser/actions");
+    let begun = client.post(&path, &json!({"actions": [{"type": "wait_for", "seconds": 60}], "timeout_seconds": 90, "background": true}))?;
+    let begun = begun.expect(202);
+    let execution = begun["id"].as_str().context("an id")?;
+    let base = format!("/v1/sessions/{session}/executions/{execution}");
+    client.post(&format!("{base}/cancel"), &json!({}))?;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let ended = loop {
+        let shown = client.get(&base)?.expect(200);
+        if shown["status"] != "running" {
+            break shown;
+        }
+        ensure!(std::time::Instant::now() < until, "still running");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert_eq!((&ended["status"], &ended["state_lost"]), (&json!("cancelled"), &json!(false)));
+    done(&client, &session, json!([{"type": "snapshot"}]))?;
+    client.close(&session)?;
+    Ok(())
+}
