@@ -6,11 +6,11 @@ export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench load fuzz-api setup images build ready own check clean
+.PHONY: help demo test run bench load fuzz-api mcp-clients setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: ready ## set up, build, do the real job, show the bill
 	@$(BIN)/anchorhold-demo
@@ -35,6 +35,22 @@ load: ready ## load: how many, how fast, at what cost; ARGUMENTS="--only idle --
 
 fuzz-api: ready ## requests of all kinds against the API's document, for five minutes at most
 	@./tests/schemathesis.sh
+
+# They speak to what was built, not to a model of it; what they need comes from PyPI and npm, once. node, too: the one of
+# Debian is too old for them.
+CLIENTS := $(CACHE)/mcp-clients
+
+mcp-clients: ready $(CLIENTS)/installed ## the official MCP clients (Python, TypeScript) and an agent, against a server
+	@cd tests/mcp && export PYTHONDONTWRITEBYTECODE=1; \
+	$(CLIENTS)/venv/bin/python clients.py && $(CLIENTS)/venv/bin/python agent.py
+
+$(CLIENTS)/installed: tests/mcp/requirements.txt tests/mcp/package-lock.json
+	rm -rf $(CLIENTS)
+	/usr/bin/python3 -m venv $(CLIENTS)/venv
+	$(CLIENTS)/venv/bin/python -m pip install -q --disable-pip-version-check -r tests/mcp/requirements.txt
+	cp tests/mcp/package.json tests/mcp/package-lock.json $(CLIENTS)/
+	cd $(CLIENTS) && PATH="$(CLIENTS)/venv/bin:$$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund
+	touch $@
 
 setup: ## what the machine needs (Debian packages), if it is missing
 	@./setup.sh

@@ -65,6 +65,8 @@ pub struct Raw {
     pub api: RawApi,
     /// The operator's door.
     pub admin: RawAdmin,
+    /// The door for agents.
+    pub mcp: RawMcp,
     /// Where things are kept.
     pub data: RawData,
     /// Where images are.
@@ -100,6 +102,7 @@ impl Default for Raw {
         Self {
             api: RawApi::default(),
             admin: RawAdmin::default(),
+            mcp: RawMcp::default(),
             data: RawData::default(),
             image: RawImage::default(),
             ledger: RawLedger::default(),
@@ -167,6 +170,38 @@ impl RawAdmin {
             )),
         }
     }
+}
+
+/// `[mcp]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawMcp {
+    /// Names, with or without a port, that `/mcp` answers to, beside the address it listens on.
+    hosts: Vec<String>,
+    /// Web pages that may call `/mcp`, as `https://app.example.org:443`.
+    origins: Vec<String>,
+}
+
+impl Default for RawMcp {
+    fn default() -> Self {
+        Self { hosts: vec!["localhost".into(), "127.0.0.1".into(), "::1".into()], origins: Vec::new() }
+    }
+}
+
+impl RawMcp {
+    fn resolve(mut self, listen: SocketAddr) -> McpPolicy {
+        self.hosts.push(listen.ip().to_string());
+        McpPolicy { hosts: self.hosts, origins: self.origins }
+    }
+}
+
+/// From where the door for agents may be reached: what a name server or a web page can forge is refused.
+#[derive(Debug, Clone)]
+pub struct McpPolicy {
+    /// What `Host` may be; one without a port stands for all of its ports.
+    pub hosts: Vec<String>,
+    /// What `Origin` may be, where a request has one.
+    pub origins: Vec<String>,
 }
 
 /// `[data]`
@@ -364,6 +399,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the operator's door is, if there is one: loopback only, without keys.
     pub admin_listen: Option<SocketAddr>,
+    /// From where the door for agents may be reached.
+    pub mcp: McpPolicy,
     /// Whether it may be open to the network without TLS.
     pub insecure: bool,
     /// Who the service becomes when it starts as root.
@@ -509,6 +546,7 @@ impl Raw {
         Ok(Config {
             listen,
             admin_listen: self.admin.resolve()?,
+            mcp: self.mcp.resolve(listen),
             insecure: self.api.insecure,
             uid: self.api.uid,
             key: (!self.api.key.is_empty()).then(|| self.api.key.into()),

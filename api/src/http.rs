@@ -4,25 +4,26 @@
 
 mod archive;
 mod batch;
-mod body;
+pub(crate) mod body;
 mod browser;
 mod context;
 mod docs;
-mod error;
+pub(crate) mod error;
 mod event;
 mod execution;
-mod file;
+pub(crate) mod file;
 mod openapi;
 mod session;
 mod tenant;
 mod unread;
-mod usage;
+pub(crate) mod usage;
 
 #[cfg(test)]
 mod tests;
 
 use crate::audit::{Audit, Event};
 use crate::ledger::{KeyId, TenantId, Totals};
+use crate::mcp;
 use crate::metrics::Metrics;
 use crate::service::{Key, Service};
 use crate::tenant::Tenant;
@@ -32,7 +33,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use body::Object;
 use docs::Pages;
 use error::{Code, Problem};
@@ -60,14 +61,17 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 struct Door {
     service: Service,
     pages: Arc<Pages>,
+    mcp: mcp::Endpoint,
 }
 
 /// All routes of the API.
-pub fn router(service: Service, audit: Audit) -> Router {
+pub fn router(service: Service, audit: Audit, mcp: mcp::Endpoint) -> Router {
     let watched = (audit, service.metrics().clone());
     let (routes, document) = routes().split_for_parts();
-    let door = Door { service, pages: Arc::new(Pages::new(&openapi::complete(document))) };
+    let door = Door { service, pages: Arc::new(Pages::new(&openapi::complete(document))), mcp };
     routes
+        // A protocol of its own, which describes itself: no part of the document.
+        .route("/mcp", post(tools).get(tools).delete(tools))
         .fallback(async || Problem::new(Code::NotFound, "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the route does not take this method")
@@ -109,6 +113,17 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(docs::page))
 }
 
+/// `/mcp`: the request is read here and answered in the protocol's own way there.
+async fn tools(
+    State(door): State<Door>,
+    Caller(tenant): Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let bytes = body::whole(body).await?;
+    door.mcp.answer(tenant, parts, bytes).await
+}
+
 /// What is served where only the operator gets: metrics.
 pub fn admin_router(service: Service) -> Router {
     Router::new()
@@ -131,6 +146,10 @@ async fn metrics(State(service): State<Service>) -> Response {
 #[derive(Debug, Clone, Default)]
 struct Who(Arc<OnceLock<(TenantId, KeyId)>>);
 
+/// The request's id, for whoever answers it.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestName(pub(crate) String);
+
 /// What an answer is about; for the audit log.
 #[derive(Debug, Clone)]
 struct Subject(String);
@@ -147,6 +166,7 @@ async fn edge(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let who = Who::default();
     request.extensions_mut().insert(who.clone());
+    request.extensions_mut().insert(RequestName(id.clone()));
     let head = check_head(&request);
     // What follows on the connection may not be what it seems.
     let spoiled = head.is_err();
@@ -375,6 +395,6 @@ impl From<Totals> for TotalsBody {
 }
 
 /// RFC 3339 in UTC.
-fn time(at_us: i64) -> String {
+pub(crate) fn time(at_us: i64) -> String {
     jiff::Timestamp::from_microsecond(at_us).unwrap_or(jiff::Timestamp::MAX).to_string()
 }

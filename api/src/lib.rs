@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod http;
 pub mod ledger;
 pub mod listen;
+pub mod mcp;
 pub mod metrics;
 pub mod price;
 pub mod serve;

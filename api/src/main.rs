@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged unless `RUST_LOG` says otherwise. rmcp writes a line about every message of a client, and at the
+/// level of errors where it was the client's mistake; the door for agents tells us what we need to know.
+const LOGS: &str = "info,rmcp=off";
+
 /// Runs code that nobody trusts, keeps it apart, and bills what it used.
 #[derive(Debug, Parser)]
 #[command(
@@ -58,6 +62,9 @@ enum Command {
                             echo 'print(6 * 7)' | anchorhold run --language python -\n\
                             Exit code: the program's own; 124 when its time was over, 125 when a limit ended it.")]
     Run(cli::RunArguments),
+    /// Gives the tools of a running server to an agent's client, by MCP on standard input and output
+    #[command(after_help = "The server also speaks MCP itself, at /mcp (streamable HTTP).")]
+    Mcp(cli::McpArguments),
     /// Shows what was used and what it cost
     #[command(after_help = "Example: anchorhold usage --group-by day --from 2026-01-01T00:00:00Z")]
     Usage(cli::UsageArguments),
@@ -104,7 +111,7 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGS));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     match run(CommandLine::parse().command) {
@@ -132,6 +139,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(arguments) => cli::run(&arguments),
+        Command::Mcp(arguments) => cli::mcp(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Usage(arguments) => cli::usage(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Tenant(command) => cli::tenant(&command).map(|()| ExitCode::SUCCESS),
         Command::Key(command) => cli::key(&command).map(|()| ExitCode::SUCCESS),

@@ -12,6 +12,7 @@ use crate::config::{Config, Secret};
 use crate::http;
 use crate::ledger::Ledger;
 use crate::listen;
+use crate::mcp;
 use crate::service::{Parts, Sandbox, Service, now_us};
 use crate::tenant::{Tenants, admin_key};
 use crate::traces::Traces;
@@ -254,7 +255,8 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let listener = tokio::net::TcpListener::from_std(ready.listener)?;
     let address = listener.local_addr()?;
-    let router = http::router(service.clone(), audit.clone());
+    let mcp = mcp::Endpoint::new(service.clone(), audit.clone(), &config.mcp);
+    let router = http::router(service.clone(), audit.clone(), mcp.clone());
     let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped.clone()));
     if let Some(admin) = ready.admin {
         let listener = tokio::net::TcpListener::from_std(admin)?;
@@ -270,6 +272,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     tracing::info!("stopping");
     // The door stays open meanwhile: who asks for new work is told.
     service.drain(config.drain).await;
+    mcp.close();
     stop.send_replace(true);
     door.await?;
     audit.close();

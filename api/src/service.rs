@@ -273,6 +273,11 @@ impl Service {
         &self.0.prices
     }
 
+    /// What sessions may be.
+    pub fn policy(&self) -> &SessionPolicy {
+        &self.0.policy
+    }
+
     /// Where numbers are counted.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
@@ -366,6 +371,18 @@ impl Service {
             Err(refusal) => return Err(refusal),
         }
         self.session(tenant, id).await
+    }
+
+    /// Whether a tenant's session is there and not over.
+    pub async fn look_up(&self, tenant: &Tenant, id: SessionId) -> Result<(), Refusal> {
+        self.find(tenant, id).await.map(drop)
+    }
+
+    /// Begins to end a tenant's session that nobody will use any more; waits for nothing. Another's is left alone.
+    pub fn give_up(&self, tenant: &Tenant, id: SessionId) {
+        if let Some(live) = self.0.live.get(id).filter(|live| live.tenant == tenant.id()) {
+            self.begin_close(&live, CloseReason::Client);
+        }
     }
 
     /// An execution of a tenant's session.

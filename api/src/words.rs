@@ -57,7 +57,10 @@ macro_rules! words {
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                text.parse().map_err(|_| {
+                    let names: Vec<&str> = Self::ALL.iter().map(|word| word.as_str()).collect();
+                    serde::de::Error::custom(format_args!("must be one of: {}", names.join(", ")))
+                })
             }
         }
     };

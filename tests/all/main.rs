@@ -52,6 +52,7 @@ mod http2;
 mod inputs;
 mod isolation;
 mod limits;
+mod mcp;
 mod metrics;
 mod neighbours;
 mod openapi;
@@ -85,6 +86,7 @@ const ROOMS: &[Room] = &[
     transfers::all,
     cli::all,
     audit::all,
+    mcp::all,
     metrics::all,
     neighbours::all,
     isolation::all,

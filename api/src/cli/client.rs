@@ -1,7 +1,7 @@
 //! A client of the HTTP API: JSON there and back, problems as errors.
 
-use super::Remote;
 use super::show::inert;
+use super::{Remote, Server};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use std::time::Duration;
@@ -25,12 +25,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(remote: &Remote) -> anyhow::Result<Self> {
-        let base = remote.url.trim_end_matches('/').to_owned();
-        ensure!(
-            base.starts_with("http://"),
-            "{}: only http:// is spoken here; use a tunnel to what is beyond",
-            base
-        );
+        let base = remote.server.base()?.to_owned();
         let config = Agent::config_builder()
             .timeout_connect(Some(CONNECT_MAX))
             .http_status_as_error(false)
@@ -39,7 +34,11 @@ impl Client {
             .max_redirects_will_error(false)
             .proxy(None)
             .build();
-        Ok(Self { agent: config.new_agent(), base, authorization: format!("Bearer {}", key(remote)?) })
+        Ok(Self {
+            agent: config.new_agent(),
+            base,
+            authorization: format!("Bearer {}", remote.server.key()?),
+        })
     }
 
     pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -103,20 +102,32 @@ fn read(answer: Response<Body>) -> anyhow::Result<Value> {
     bail!("{} ({}, {})", text("detail"), text("code"), text("request_id"))
 }
 
-/// From the file that was named, else from the environment, else the one of a server on this machine.
-fn key(remote: &Remote) -> anyhow::Result<String> {
-    let file = match (&remote.key_file, std::env::var("ANCHORHOLD_API_KEY")) {
-        (None, Ok(key)) if !key.is_empty() => return Ok(key),
-        (Some(file), _) => file.clone(),
-        (None, _) => remote.data_dir.join("admin.key"),
-    };
-    let text = std::fs::read_to_string(&file).with_context(|| {
-        format!(
-            "no key: {} cannot be read; name another with --key-file or ANCHORHOLD_API_KEY",
-            file.display()
-        )
-    })?;
-    Ok(text.trim().to_owned())
+impl Server {
+    /// Its address, without a slash at the end.
+    pub(super) fn base(&self) -> anyhow::Result<&str> {
+        let base = self.url.trim_end_matches('/');
+        ensure!(
+            base.starts_with("http://"),
+            "{base}: only http:// is spoken here; use a tunnel to what is beyond"
+        );
+        Ok(base)
+    }
+
+    /// From the file that was named, else from the environment, else the one of a server on this machine.
+    pub(super) fn key(&self) -> anyhow::Result<String> {
+        let file = match (&self.key_file, std::env::var("ANCHORHOLD_API_KEY")) {
+            (None, Ok(key)) if !key.is_empty() => return Ok(key),
+            (Some(file), _) => file.clone(),
+            (None, _) => self.data_dir.join("admin.key"),
+        };
+        let text = std::fs::read_to_string(&file).with_context(|| {
+            format!(
+                "no key: {} cannot be read; name another with --key-file or ANCHORHOLD_API_KEY",
+                file.display()
+            )
+        })?;
+        Ok(text.trim().to_owned())
+    }
 }
 
 /// For a query.

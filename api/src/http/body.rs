@@ -4,6 +4,7 @@
 
 use super::error::{Code, FieldError, Problem};
 use crate::config::micros;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, Uri, header};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -44,16 +45,7 @@ impl<S: Send + Sync> FromRequest<S> for Object {
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let typed = media_type(&parts.headers)?;
-        let read = async {
-            // Never closed, so it only waits.
-            let _turn = READING.acquire().await;
-            axum::body::to_bytes(body, BODY_BYTES_MAX).await
-        };
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, read).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) => return Err(unreadable(error)),
-            Err(_) => return Err(Problem::new(Code::Malformed, "the body did not arrive in time")),
-        };
+        let bytes = whole(body).await?;
         if bytes.is_empty() {
             return Self::parse(b"{}");
         }
@@ -61,6 +53,20 @@ impl<S: Send + Sync> FromRequest<S> for Object {
             return Err(Problem::new(Code::UnsupportedMediaType, "the body must be application/json"));
         }
         Self::parse(&bytes)
+    }
+}
+
+/// A body of bounded size, if it arrives in time.
+pub(super) async fn whole(body: Body) -> Result<Bytes, Problem> {
+    let read = async {
+        // Never closed, so it only waits.
+        let _turn = READING.acquire().await;
+        axum::body::to_bytes(body, BODY_BYTES_MAX).await
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(unreadable(error)),
+        Err(_) => Err(Problem::new(Code::Malformed, "the body did not arrive in time")),
     }
 }
 
@@ -244,11 +250,6 @@ impl Fields<'_> {
     /// Whether it is there and `null`.
     pub(super) fn is_null(&self, name: &str) -> bool {
         self.fields.get(name).is_some_and(Value::is_null)
-    }
-
-    /// A text that is left in its place.
-    pub(super) fn peek(&self, name: &str) -> Option<&str> {
-        self.fields.get(name)?.as_str()
     }
 
     fn take(&mut self, name: &str) -> Option<Value> {
@@ -444,13 +445,13 @@ impl Fields<'_> {
 }
 
 /// The query of a request, taken name by name.
-pub(super) struct Query {
+pub(crate) struct Query {
     pairs: Vec<(String, String)>,
     errors: Vec<FieldError>,
 }
 
 impl Query {
-    pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
+    pub(crate) fn of(uri: &Uri) -> Result<Self, Problem> {
         let mut query = Self { pairs: Vec::new(), errors: Vec::new() };
         for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -466,13 +467,13 @@ impl Query {
         Ok(query)
     }
 
-    fn wrong(&mut self, name: &str, detail: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, name: &str, detail: impl Into<String>) {
         if self.errors.len() < ERRORS_MAX {
             self.errors.push(FieldError { field: repeated(name), detail: detail.into() });
         }
     }
 
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         let at = self.pairs.iter().position(|(known, _)| known == name)?;
         Some(self.pairs.swap_remove(at).1)
     }
@@ -515,7 +516,7 @@ impl Query {
         self.parsed("cursor", "the next_cursor of an earlier answer")
     }
 
-    pub(super) fn finish(mut self) -> Result<(), Problem> {
+    pub(crate) fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.pairs) {
             self.wrong(&name, "unknown parameter");
         }
@@ -524,7 +525,7 @@ impl Query {
 }
 
 /// Strictly: every `%` is followed by two hexadecimal digits, and the result is UTF-8.
-pub(super) fn percent_decode(text: &str) -> Option<String> {
+pub(crate) fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {

@@ -75,7 +75,7 @@ words!(
 
 impl Code {
     /// The status and, for what passes, after how many seconds to try again.
-    fn answer(self) -> (StatusCode, Option<u16>) {
+    pub(crate) fn answer(self) -> (StatusCode, Option<u16>) {
         match self {
             Self::InvalidPath | Self::InvalidArchive | Self::Malformed => (StatusCode::BAD_REQUEST, None),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, None),
@@ -147,18 +147,18 @@ impl Code {
 
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub(super) struct FieldError {
+pub(crate) struct FieldError {
     /// Which one, as the request names it.
-    pub(super) field: String,
+    pub(crate) field: String,
     /// Why.
-    pub(super) detail: String,
+    pub(crate) detail: String,
 }
 
 /// An answer that is an error. Turned into bytes by [`Problem::render`], where the request's id is known.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
-    pub(super) code: Code,
-    detail: String,
+pub(crate) struct Problem {
+    pub(crate) code: Code,
+    pub(crate) detail: String,
     errors: Vec<FieldError>,
     /// The size of what a range was asked of.
     size: Option<u64>,
@@ -185,7 +185,7 @@ pub(super) struct ProblemBody<'a> {
 }
 
 impl Problem {
-    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), errors: Vec::new(), size: None }
     }
 

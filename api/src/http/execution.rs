@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use utoipa::ToSchema;
 
+/// What a context is named by in a request: longer than any name and any id.
 const CONTEXT_BYTES_MAX: usize = 64;
-const CONTEXT_DEFAULT: &str = "default";
 const FILES_MAX: usize = 64;
 /// The report of an execution that has none.
 static NOTHING_YET: LazyLock<Report> = LazyLock::new(Report::default);
@@ -277,7 +277,7 @@ fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
         language: language.unwrap_or(Language::Python),
         engine,
         runtime: None,
-        context: context(fields),
+        context: context(fields, "context").unwrap_or_default(),
         reset_context: fields.flag("reset_context").unwrap_or(false),
         timeout_us: fields.seconds("timeout_seconds"),
         env: Vec::new(),
@@ -308,29 +308,29 @@ fn code(fields: &mut Fields<'_>) -> String {
     code.unwrap_or_default()
 }
 
-fn context(fields: &mut Fields<'_>) -> ContextName {
-    let id = fields.peek("context").and_then(|text| text.strip_prefix("ctx_")?.parse().ok());
-    let name = if id.is_some() {
-        fields.text("context", CONTEXT_BYTES_MAX)
-    } else {
-        context_name(fields, "context")
-    };
-    match id {
-        Some(id) => ContextName::Id(id),
-        None => ContextName::Name(name.unwrap_or_else(|| CONTEXT_DEFAULT.into())),
+/// The context that a field names, by name or by id; the default one where omitted.
+fn context(fields: &mut Fields<'_>, field: &str) -> Option<ContextName> {
+    let Some(text) = fields.text(field, CONTEXT_BYTES_MAX) else { return Some(ContextName::default()) };
+    let name = ContextName::parse(&text);
+    if name.is_none() {
+        wrong_context(fields, field);
     }
+    name
 }
 
 /// The name of a context; the default one where omitted.
 pub(super) fn context_name(fields: &mut Fields<'_>, field: &str) -> Option<String> {
-    let text = fields.text(field, CONTEXT_BYTES_MAX).unwrap_or_else(|| CONTEXT_DEFAULT.into());
-    let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    // What looks like an id must not become a name that no request can mean.
-    if text.is_empty() || !letters || text.starts_with("ctx_") {
-        fields.wrong(field, "must be 1 to 64 of A-Z a-z 0-9 _ . -, or in an execution an id (ctx_…)");
-        return None;
+    match context(fields, field)? {
+        ContextName::Name(name) => Some(name),
+        ContextName::Id(_) => {
+            wrong_context(fields, field);
+            None
+        }
     }
-    Some(text)
+}
+
+fn wrong_context(fields: &mut Fields<'_>, field: &str) {
+    fields.wrong(field, "must be 1 to 64 of A-Z a-z 0-9 _ . -, or in an execution an id (ctx_…)");
 }
 
 /// Run code in a session

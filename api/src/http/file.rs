@@ -74,7 +74,7 @@ impl From<Entry> for EntryBody {
 }
 
 /// A guess by name, for people; nothing relies on it.
-fn mime(path: &str) -> &'static str {
+pub(crate) fn mime(path: &str) -> &'static str {
     let (_, extension) = path.rsplit_once('.').unwrap_or_default();
     match extension.to_ascii_lowercase().as_str() {
         "txt" | "log" | "py" | "md" => "text/plain",

@@ -1,7 +1,7 @@
 //! The door from outside, without a socket and with a model of the sandbox.
 
 use super::*;
-use crate::config::{AuditPolicy, LedgerSync};
+use crate::config::{AuditPolicy, LedgerSync, McpPolicy};
 use crate::service::tests::{House, KEY};
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
@@ -41,7 +41,10 @@ impl Client {
         let house = House::new();
         let directory = tempfile::tempdir().unwrap();
         let audit = Audit::start(directory.path(), AuditPolicy { file_bytes: 1 << 20, files: 2 }).unwrap();
-        let router = router(house.service(LedgerSync::Process).await, audit);
+        let service = house.service(LedgerSync::Process).await;
+        let policy = McpPolicy { hosts: vec!["localhost".into()], origins: Vec::new() };
+        let mcp = mcp::Endpoint::new(service.clone(), audit.clone(), &policy);
+        let router = router(service, audit, mcp);
         Self { router, _house: house, _audit: directory }
     }
 

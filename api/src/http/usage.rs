@@ -28,6 +28,16 @@ words!(
     }
 );
 
+impl From<GroupBy> for UsageGroup {
+    fn from(group: GroupBy) -> Self {
+        match group {
+            GroupBy::Session => Self::Session,
+            GroupBy::Day => Self::Day,
+            GroupBy::Kind => Self::Kind,
+        }
+    }
+}
+
 /// What was used for one thing, written once.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Record)]
@@ -158,11 +168,8 @@ pub(super) async fn of_tenant(
     let moment = |at: Option<jiff::Timestamp>| at.map(jiff::Timestamp::as_microsecond);
     let from = moment(query.parsed("from", "a time as 2026-01-31T00:00:00Z"));
     let to = moment(query.parsed("to", "a time as 2026-01-31T00:00:00Z"));
-    let group = query.parsed("group_by", "session, day or kind").map(|group| match group {
-        GroupBy::Session => UsageGroup::Session,
-        GroupBy::Day => UsageGroup::Day,
-        GroupBy::Kind => UsageGroup::Kind,
-    });
+    let group =
+        query.parsed("group_by", "session, day or kind").map(|group: GroupBy| UsageGroup::from(group));
     let (after, limit) = (query.text("cursor").unwrap_or_default(), query.limit());
     query.finish()?;
     let question = UsageQuery {
@@ -181,17 +188,20 @@ pub(super) async fn of_tenant(
 }
 
 fn line_body(line: UsageLine, group: Option<UsageGroup>) -> LineBody {
-    let name = match group {
-        None => None,
-        Some(UsageGroup::Session) => Some(format!("ses_{}", line.group)),
-        Some(UsageGroup::Kind) => Some(line.group),
-        Some(UsageGroup::Day) => line.group.parse::<i64>().ok().map(|day| {
+    LineBody { group: group_name(line.group, group), totals: line.totals.into() }
+}
+
+/// What clients know a group by: a session's id, a date, a kind.
+pub(crate) fn group_name(name: String, group: Option<UsageGroup>) -> Option<String> {
+    match group? {
+        UsageGroup::Session => Some(format!("ses_{name}")),
+        UsageGroup::Kind => Some(name),
+        UsageGroup::Day => name.parse::<i64>().ok().map(|day| {
             let mut date = time(day.saturating_mul(DAY_US));
             date.truncate("2026-01-31".len());
             date
         }),
-    };
-    LineBody { group: name, totals: line.totals.into() }
+    }
 }
 
 /// Show prices

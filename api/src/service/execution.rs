@@ -18,6 +18,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// Of an execution that names none, where its session allows as much.
 const TIMEOUT_DEFAULT_US: u64 = 30_000_000;
+/// The longest name of a context.
+const CONTEXT_BYTES_MAX: usize = 64;
+/// The context of executions that name none.
+const CONTEXT_DEFAULT: &str = "default";
 /// How long a cancellation waits for the execution's end.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
 /// An execution that is not in the sandbox yet is asked for again after this.
@@ -39,6 +43,25 @@ pub enum ContextName {
     Name(String),
     /// By the id that an earlier execution answered.
     Id(Id),
+}
+
+impl ContextName {
+    /// As clients write it: an id (`ctx_…`), or a name of 1 to 64 of `A-Z a-z 0-9 _ . -`. What begins as an id does is
+    /// never a name, so that no request can mean either.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(id) = text.strip_prefix("ctx_") {
+            return id.parse().ok().map(Self::Id);
+        }
+        let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        (letters && (1..=CONTEXT_BYTES_MAX).contains(&text.len())).then(|| Self::Name(text.to_owned()))
+    }
+}
+
+impl Default for ContextName {
+    /// The one of executions that name none.
+    fn default() -> Self {
+        Self::Name(CONTEXT_DEFAULT.to_owned())
+    }
 }
 
 /// Code to run.
@@ -445,7 +468,7 @@ impl Service {
             return Err(Refusal::Capacity("the warden is away".into()));
         }
         let image =
-            choose(&images, language, engine).ok_or_else(|| Refusal::Isolation(missing(language, engine)))?;
+            choose(&images, language, engine).ok_or_else(|| Refusal::Isolation(missing(language, engine, runtime)))?;
         Ok(Place { language, engine, runtime, image: image.digest, context })
     }
 }
@@ -525,9 +548,9 @@ fn dialect(language: Language) -> Dialect {
     }
 }
 
-fn missing(language: Language, engine: Option<Engine>) -> String {
+fn missing(language: Language, engine: Option<Engine>, runtime: Runtime) -> String {
     let by = engine.map(|engine| format!(" by {engine}")).unwrap_or_default();
-    format!("no image on this server runs {language}{by} in wasm")
+    format!("no image on this server runs {language}{by} ({runtime})")
 }
 
 /// The image for a language; the engine decides where there are several. TypeScript runs as JavaScript.

@@ -15,6 +15,8 @@ struct Wire {
     socket: TcpStream,
     host: String,
     key: String,
+    /// More of them, each a line with its end.
+    headers: String,
     buffer: Vec<u8>,
 }
 
@@ -24,22 +26,23 @@ impl Wire {
         let key = std::fs::read_to_string(server.data_dir().join("admin.key"))?.trim().to_owned();
         let socket = TcpStream::connect(&host)?;
         socket.set_nodelay(true)?;
-        Ok(Self { socket, host, key, buffer: Vec::with_capacity(64 << 10) })
+        Ok(Self { socket, host, key, headers: String::new(), buffer: Vec::with_capacity(64 << 10) })
     }
 
     /// One request; returns its status, its body, and how long it took.
     fn send(&mut self, method: &str, path: &str, body: &str) -> Result<(u16, Vec<u8>, Duration)> {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n{}Content-Length: {}\r\n\r\n{body}",
             self.host,
             self.key,
+            self.headers,
             body.len()
         );
         let start = Instant::now();
         self.socket.write_all(request.as_bytes())?;
         self.buffer.clear();
         let mut chunk = [0; 16 << 10];
-        let (head, length) = loop {
+        let (head, end) = loop {
             let n = self.socket.read(&mut chunk)?;
             ensure!(n > 0, "the server hung up");
             self.buffer.extend_from_slice(&chunk[..n]);
@@ -47,10 +50,11 @@ impl Wire {
                 let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
                 let length =
                     head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok());
-                break (head, end + 4 + length.context("no length")?);
+                break (head, length.map(|length| end + 4 + length));
             }
         };
-        while self.buffer.len() < length {
+        // Without a length it comes in chunks, the last of which is empty.
+        while end.map_or(!self.buffer.ends_with(b"\r\n0\r\n\r\n"), |end| self.buffer.len() < end) {
             let n = self.socket.read(&mut chunk)?;
             ensure!(n > 0, "the server hung up");
             self.buffer.extend_from_slice(&chunk[..n]);
@@ -124,6 +128,7 @@ fn main() -> Result<()> {
     println!("\n{:<58} {:>8} {:>8} {:>8} {:>8}  goal", "milliseconds", "p50", "p90", "p99", "max");
     whole_runs(&server)?;
     warm(&server)?;
+    tool_calls(&server)?;
     budget(&server)?;
     stops(&server)?;
     println!();
@@ -169,6 +174,68 @@ fn warm(server: &Server) -> Result<()> {
         wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
     }
     Ok(())
+}
+
+/// A tool call by MCP against the same execution by plain HTTP, in turns.
+fn tool_calls(server: &Server) -> Result<()> {
+    let mut plain = Wire::open(server)?;
+    let (session, _) = plain.session()?;
+    let path = format!("/v1/sessions/{session}/executions");
+    let body = json!({"language": "python", "code": "1+1"});
+    let arguments = json!({"language": "python", "code": "1+1", "session_id": session});
+    for (revision, mut wire, call) in
+        [with_mcp_session(server, &arguments)?, without_one(server, &arguments)?]
+    {
+        let (mut direct, mut called) = (Vec::new(), Vec::new());
+        for n in 0..1_100 {
+            let (_, t) = plain.json("POST", &path, &body)?;
+            let (status, answer, u) = wire.send("POST", "/mcp", &call)?;
+            ensure!(
+                status == 200 && String::from_utf8_lossy(&answer).contains("\"value\":\"2\""),
+                "{status}"
+            );
+            if n >= 100 {
+                direct.push(t);
+                called.push(u);
+            }
+        }
+        let (direct, called) = (Sample::of(direct), Sample::of(called));
+        direct.show("the same execution by plain HTTP, python", "");
+        called.show(&format!("MCP tool call, python, {revision}"), "");
+        println!("{:<58} {:>8.3}  p50 ≤ 0.3", "  added by MCP", called.at(50) - direct.at(50));
+    }
+    plain.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
+    Ok(())
+}
+
+/// As clients of revisions up to 2025-11-25 call.
+fn with_mcp_session(server: &Server, arguments: &Value) -> Result<(&'static str, Wire, String)> {
+    let mut wire = Wire::open(server)?;
+    wire.headers = "Accept: application/json, text/event-stream\r\n".into();
+    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}});
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}).to_string();
+    wire.send("POST", "/mcp", &hello)?;
+    let head = String::from_utf8_lossy(&wire.buffer).to_ascii_lowercase();
+    let id = head.lines().find_map(|line| line.strip_prefix("mcp-session-id: ")).context("no MCP session")?;
+    wire.headers.push_str(&format!("Mcp-Session-Id: {id}\r\nMcp-Protocol-Version: 2025-11-25\r\n"));
+    wire.send("POST", "/mcp", &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}).to_string())?;
+    let params = json!({"name": "execute_code", "arguments": arguments});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    Ok(("2025-11-25", wire, call.to_string()))
+}
+
+/// As clients of revision 2026-07-28 call.
+fn without_one(server: &Server, arguments: &Value) -> Result<(&'static str, Wire, String)> {
+    let mut wire = Wire::open(server)?;
+    wire.headers = "Accept: application/json, text/event-stream\r\nMcp-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: execute_code\r\n".into();
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let params = json!({"name": "execute_code", "arguments": arguments, "_meta": meta});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    Ok(("2026-07-28", wire, call.to_string()))
 }
 
 /// Where the time of a session's life goes.

@@ -1,0 +1,976 @@
+//! The door for agents: MCP over HTTP as bytes, and over standard input and output.
+
+use crate::Shared;
+use crate::tenants::tenant;
+use anchorhold_tests::{Answer, Client, Options, Server, program};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+tests!(
+    both_revisions_are_spoken,
+    the_tools_are_what_the_golden_file_says,
+    profiles_choose_tools,
+    code_runs_and_keeps_its_variables,
+    a_failing_program_is_told_as_one,
+    files_go_in_and_out,
+    tasks_run_in_the_background,
+    sessions_and_usage_are_told,
+    the_end_of_an_mcp_session_ends_what_it_made,
+    without_an_mcp_session_answers_name_their_session,
+    mistakes_are_told_and_do_nothing,
+    what_is_anothers_is_unknown,
+    quotas_hold_at_this_door_too,
+    a_wrong_origin_or_host_is_refused,
+    long_output_is_cut_and_says_so,
+    images_are_images,
+    long_runs_tell_of_themselves,
+    a_cancelled_call_ends_its_execution,
+    a_client_that_dies_ends_its_execution,
+    a_dead_clients_call_ends_at_its_time,
+    fifty_clients_at_once,
+    every_call_is_in_the_audit_log,
+    a_stop_does_not_wait_for_listeners,
+    a_local_client_is_relayed,
+    a_relay_outlives_its_server,
+);
+
+const OLD: &str = "2025-11-25";
+const NEW: &str = "2026-07-28";
+
+/// What one request was answered: every message of it, in order.
+struct Said {
+    answer: Answer,
+    messages: Vec<Value>,
+}
+
+impl Said {
+    /// The response or error to the request itself.
+    fn last(&self) -> Result<&Value> {
+        self.messages.last().with_context(|| format!("{} {}", self.answer.status, self.answer.text()))
+    }
+
+    /// The notifications before it, of one method.
+    fn told(&self, method: &str) -> Vec<&Value> {
+        self.messages.iter().filter(|message| message["method"] == method).collect()
+    }
+}
+
+/// A client of the protocol, as plain as possible.
+#[derive(Clone)]
+struct Mcp {
+    http: Client,
+    path: String,
+    session: Option<String>,
+    version: &'static str,
+}
+
+impl Mcp {
+    /// In an MCP session.
+    fn begin(http: &Client) -> Result<Self> {
+        let mut mcp = Self { http: http.clone(), path: "/mcp".to_owned(), session: None, version: OLD };
+        let answered = mcp.request("initialize", &initialize(OLD))?;
+        let result = &answered.last()?["result"];
+        ensure!(result["protocolVersion"] == OLD, "{result}");
+        mcp.session = answered.answer.header("mcp-session-id").map(str::to_owned);
+        ensure!(mcp.session.is_some(), "no MCP session");
+        mcp.notify("notifications/initialized", &json!({}))?;
+        Ok(mcp)
+    }
+
+    /// Each call for itself.
+    fn without_session(http: &Client) -> Self {
+        Self { http: http.clone(), path: "/mcp".to_owned(), session: None, version: NEW }
+    }
+
+    fn headers(&self, method: &str, name: Option<&str>) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            ("accept", "application/json, text/event-stream".to_owned()),
+            ("content-type", "application/json".to_owned()),
+        ];
+        headers.extend(self.session.clone().map(|id| ("mcp-session-id", id)));
+        if self.version == NEW {
+            headers.push(("mcp-method", method.to_owned()));
+            headers.extend(name.map(|name| ("mcp-name", name.to_owned())));
+        }
+        if method != "initialize" {
+            headers.push(("mcp-protocol-version", self.version.to_owned()));
+        }
+        headers
+    }
+
+    fn post(&self, method: &str, message: &Value) -> Result<Said> {
+        let params = &message["params"];
+        let name = params["name"].as_str().or(params["uri"].as_str());
+        let headers = self.headers(method, name);
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = self.http.raw("POST", &self.path, &headers, message.to_string().into_bytes())?;
+        let text = answer.text();
+        let messages = match answer.header("content-type") {
+            Some("text/event-stream") => text
+                .lines()
+                .filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?).ok())
+                .collect(),
+            _ => serde_json::from_str(&text).into_iter().collect(),
+        };
+        Ok(Said { answer, messages })
+    }
+
+    fn message(&self, id: u64, method: &str, params: &Value) -> Value {
+        let mut params = params.clone();
+        if self.version == NEW {
+            let meta = json!({
+                "io.modelcontextprotocol/protocolVersion": NEW,
+                "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+                "io.modelcontextprotocol/clientCapabilities": {},
+            });
+            let more = params["_meta"].take();
+            params["_meta"] = meta;
+            for (name, value) in more.as_object().into_iter().flatten() {
+                params["_meta"][name] = value.clone();
+            }
+        }
+        json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+    }
+
+    fn request(&self, method: &str, params: &Value) -> Result<Said> {
+        self.post(method, &self.message(7, method, params))
+    }
+
+    fn notify(&self, method: &str, params: &Value) -> Result<()> {
+        let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
+        let said = self.post(method, &message)?;
+        ensure!(said.answer.status == 202, "{} {}", said.answer.status, said.answer.text());
+        Ok(())
+    }
+
+    /// A tool's result, whatever it is.
+    fn call(&self, tool: &str, arguments: &Value) -> Result<Value> {
+        let said = self.request("tools/call", &json!({"name": tool, "arguments": arguments}))?;
+        let result = said.last()?["result"].clone();
+        ensure!(result.is_object(), "{tool}: {}", said.last()?);
+        Ok(result)
+    }
+
+    /// What a tool answers that does what it is asked. The text is the same as what is structured.
+    fn done(&self, tool: &str, arguments: &Value) -> Result<Value> {
+        let result = self.call(tool, arguments)?;
+        ensure!(result["isError"] != true, "{tool}: {result}");
+        let structured = result["structuredContent"].clone();
+        let text = result["content"][0]["text"].as_str().context("no text")?;
+        ensure!(serde_json::from_str::<Value>(text)? == structured, "{text}");
+        Ok(structured)
+    }
+
+    /// Why a tool does not do what it is asked.
+    fn refused(&self, tool: &str, arguments: &Value) -> Result<String> {
+        let result = self.call(tool, arguments)?;
+        ensure!(result["isError"] == true, "{tool}: {result}");
+        Ok(result["content"][0]["text"].as_str().context("no text")?.to_owned())
+    }
+
+    fn end(self) -> Result<()> {
+        let id = self.session.context("no MCP session")?;
+        let headers = [("mcp-session-id", id.as_str()), ("mcp-protocol-version", OLD)];
+        let answer = self.http.raw("DELETE", "/mcp", &headers, Vec::new())?;
+        ensure!(answer.status == 202, "{} {}", answer.status, answer.text());
+        Ok(())
+    }
+}
+
+fn initialize(version: &str) -> Value {
+    json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}})
+}
+
+fn python(code: &str) -> Value {
+    json!({"language": "python", "code": code})
+}
+
+fn id_of(answer: &Value) -> Result<String> {
+    Ok(answer["session_id"].as_str().context("no session_id")?.to_owned())
+}
+
+fn status(client: &Client, session: &str) -> Result<String> {
+    let answer = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
+    Ok(answer["status"].as_str().context("status")?.to_owned())
+}
+
+/// Waits until something is so, for a while.
+fn soon(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !so()? {
+        ensure!(Instant::now() < end, "not so after 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn both_revisions_are_spoken(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    for version in ["2024-11-05", "2025-03-26", "2025-06-18", OLD] {
+        let mcp = Mcp { version: OLD, ..Mcp::without_session(&client) };
+        let said = mcp.request("initialize", &initialize(version))?;
+        let result = &said.last()?["result"];
+        assert_eq!(
+            (&result["protocolVersion"], &result["serverInfo"]["name"]),
+            (&json!(version), &json!("anchorhold"))
+        );
+        assert!(
+            result["capabilities"]["tools"].is_object() && result["instructions"].is_string(),
+            "{result}"
+        );
+    }
+    // A version that nobody knows is answered with one that both may know.
+    let mcp = Mcp { version: OLD, ..Mcp::without_session(&client) };
+    let said = mcp.request("initialize", &initialize("2099-01-01"))?;
+    assert_eq!(said.last()?["result"]["protocolVersion"], OLD);
+
+    let mcp = Mcp::without_session(&client);
+    let said = mcp.request("server/discover", &json!({}))?;
+    let versions = &said.last()?["result"]["supportedVersions"];
+    assert!(
+        [OLD, NEW].iter().all(|version| versions.as_array().is_some_and(|all| all.contains(&json!(version)))),
+        "{versions}"
+    );
+    assert!(said.answer.header("mcp-session-id").is_none());
+    let said = mcp.request("tools/list", &json!({}))?;
+    assert!(said.last()?["result"]["tools"].is_array(), "{}", said.last()?);
+    assert_eq!(said.answer.header("content-type"), Some("application/json"));
+
+    let mcp = Mcp::begin(&client)?;
+    assert_eq!(mcp.request("ping", &json!({}))?.last()?["result"], json!({}));
+    assert_eq!(mcp.request("tools/unknown", &json!({}))?.last()?["error"]["code"], -32601);
+    mcp.end()
+}
+
+fn the_tools_are_what_the_golden_file_says(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::without_session(&shared.client()?);
+    let said = mcp.request("tools/list", &json!({}))?;
+    let shown = format!("{:#}\n", said.last()?["result"]["tools"]);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/mcp_tools.json");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &shown)?;
+    }
+    let golden = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    assert_eq!(shown, golden, "tools as models see them");
+    Ok(())
+}
+
+fn profiles_choose_tools(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mcp = Mcp { path: "/mcp?tools=code".to_owned(), ..Mcp::without_session(&client) };
+    let said = mcp.request("tools/list", &json!({}))?;
+    let tools = said.last()?["result"]["tools"].as_array().context("tools")?;
+    let names: Vec<_> = tools.iter().filter_map(|tool| tool["name"].as_str()).collect();
+    assert_eq!(names, ["execute_code", "get_task", "stop_task"]);
+    // What was not chosen is not there, also for who knows its name.
+    let said = mcp.request("tools/call", &json!({"name": "usage_get", "arguments": {}}))?;
+    assert_eq!(said.last()?["error"]["code"], -32602);
+    let mcp = Mcp { path: "/mcp?tools=kitchen".to_owned(), ..mcp };
+    assert_eq!(mcp.request("tools/list", &json!({}))?.answer.problem(422), "invalid_request");
+    Ok(())
+}
+
+fn code_runs_and_keeps_its_variables(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mcp = Mcp::begin(&client)?;
+    let first = mcp.done("execute_code", &python("x = 41\nprint('hello')"))?;
+    assert_eq!((&first["status"], &first["stdout"]), (&json!("succeeded"), &json!("hello\n")));
+    let second = mcp.done("execute_code", &python("x + 1"))?;
+    assert_eq!((&second["value"], &second["session_id"]), (&json!("42"), &first["session_id"]));
+    assert!(second["wall_us"].as_u64().is_some_and(|us| us > 0) && second["truncated"] == false, "{second}");
+    // The same record as at the other door.
+    let path =
+        format!("/v1/sessions/{}/executions/{}", id_of(&second)?, second["task_id"].as_str().context("id")?);
+    assert_eq!(client.get(&path)?.expect(200)["cost_picos"], second["cost_picos"]);
+
+    let other =
+        mcp.refused("execute_code", &json!({"language": "python", "code": "x", "context": "other"}))?;
+    assert!(other.contains("NameError"), "{other}");
+    let code = "let n: number = 6; console.log(n * 7)";
+    let typescript = mcp.done("execute_code", &json!({"language": "typescript", "code": code}))?;
+    assert_eq!(typescript["stdout"], "42\n");
+    let input = json!({"language": "python", "code": "input()[::-1]", "stdin": "abc"});
+    assert_eq!(mcp.done("execute_code", &input)?["value"], "'cba'");
+    mcp.end()
+}
+
+fn a_failing_program_is_told_as_one(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let failed = mcp.call("execute_code", &python("print('before')\n1/0"))?;
+    assert_eq!(failed["isError"], true);
+    let task = &failed["structuredContent"];
+    assert_eq!((&task["status"], &task["error"]["name"]), (&json!("failed"), &json!("ZeroDivisionError")));
+    assert_eq!(task["stdout"], "before\n");
+    let late = json!({"language": "python", "code": "while True: pass", "timeout_seconds": 0.3});
+    assert_eq!(mcp.call("execute_code", &late)?["structuredContent"]["status"], "timed_out");
+    mcp.end()
+}
+
+fn files_go_in_and_out(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let png = "iVBORw0KGgo=";
+    let files = json!({"files": [
+        {"path": "data/a.csv", "content": "n\n1\n2\n"},
+        {"path": "/workspace/p.png", "content_base64": png},
+        {"path": "b.bin", "content_base64": "AP8="},
+    ]});
+    let written = mcp.done("write_files", &files)?;
+    assert_eq!(written["files"][0], json!({"path": "data/a.csv", "size": 6}));
+    let sum = mcp.done("execute_code", &python("sum(int(n) for n in open('data/a.csv').readlines()[1:])"))?;
+    assert_eq!((&sum["value"], &sum["session_id"]), (&json!("3"), &written["session_id"]));
+
+    let read = mcp.call("read_files", &json!({"paths": ["data/a.csv", "p.png", "b.bin"]}))?;
+    let listed = &read["structuredContent"]["files"];
+    assert_eq!((&listed[0]["text"], &listed[0]["mime"]), (&json!("n\n1\n2\n"), &json!("text/csv")));
+    assert_eq!(read["content"][1], json!({"type": "image", "data": png, "mimeType": "image/png"}));
+    assert_eq!(read["content"][2]["resource"]["blob"], "AP8=");
+    // One that is missing does not hide the others.
+    let part = mcp.call("read_files", &json!({"paths": ["none", "b.bin"]}))?;
+    assert_eq!(part["isError"], true);
+    let part = &part["structuredContent"];
+    assert!(part["errors"][0]["error"].as_str().is_some_and(|e| e.starts_with("file_not_found")), "{part}");
+    assert_eq!(part["files"][0]["path"], "b.bin");
+
+    // What is long is cut, says so, and is there whole as a resource.
+    mcp.done("execute_code", &python("open('long.txt', 'w').write('ä' * 100_000)"))?;
+    let long = mcp.call("read_files", &json!({"paths": ["long.txt"]}))?;
+    let shown = &long["structuredContent"]["files"][0];
+    assert_eq!((&shown["truncated"], &shown["size"]), (&json!(true), &json!(200_000)));
+    assert!(shown["text"].as_str().is_some_and(|text| text.len() <= 65_536 && text.starts_with("ää")));
+    assert_eq!(long["content"][1]["type"], "resource_link");
+    let uri = long["content"][1]["uri"].as_str().context("uri")?;
+    let whole = mcp.request("resources/read", &json!({"uri": uri}))?;
+    let text = whole.last()?["result"]["contents"][0]["text"].as_str().context("text")?;
+    assert_eq!(text.len(), 200_000);
+
+    let listing = mcp.done("list_files", &json!({"recursive": true, "limit": 2}))?;
+    assert_eq!(listing["next"], listing["files"][1]["path"]);
+    let rest = mcp.done("list_files", &json!({"recursive": true, "after": listing["next"]}))?;
+    let names: Vec<_> = [&listing, &rest]
+        .iter()
+        .flat_map(|page| page["files"].as_array().into_iter().flatten())
+        .filter_map(|file| file["path"].as_str())
+        .collect();
+    assert_eq!(names, ["b.bin", "data", "data/a.csv", "long.txt", "p.png"]);
+    let refused = mcp.call("remove_files", &json!({"paths": ["data", "b.bin"]}))?;
+    assert_eq!(refused["structuredContent"]["removed"], json!(["b.bin"]));
+    let removed = mcp.done("remove_files", &json!({"paths": ["data"], "recursive": true}))?;
+    assert_eq!(removed["removed"], json!(["data"]));
+    mcp.end()
+}
+
+fn tasks_run_in_the_background(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let code = "import time\nfor n in range(100):\n    print('line', n, flush=True)\n    time.sleep(0.05)";
+    let begun = mcp.done("execute_code", &json!({"language": "python", "code": code, "background": true}))?;
+    assert_eq!(begun["status"], "running");
+    let task = |after: &Value, wait: f64| {
+        mcp.done("get_task", &json!({"task_id": begun["task_id"], "after": after, "wait_seconds": wait}))
+    };
+    let (mut said, mut next) = (String::new(), begun["next"].clone());
+    soon("ten lines", || {
+        let now = task(&next, 0.2)?;
+        assert_eq!(now["status"], "running");
+        said.push_str(now["stdout"].as_str().context("stdout")?);
+        next = now["next"].clone();
+        Ok(said.lines().count() >= 10)
+    })?;
+    let stopped = mcp.done("stop_task", &json!({"task_id": begun["task_id"]}))?;
+    assert_eq!(stopped["status"], "cancelled");
+    // Again, and what was said behind the last position: the same execution.
+    assert_eq!(mcp.done("stop_task", &json!({"task_id": begun["task_id"]}))?["status"], "cancelled");
+    let end = task(&next, 5.0)?;
+    assert!(end["next"].is_null() && end["status"] == "cancelled", "{end}");
+    said.push_str(end["stdout"].as_str().context("stdout")?);
+    assert_eq!(json!(said), stopped["stdout"]);
+    assert!(said.starts_with("line 0\nline 1\n"), "{said}");
+    mcp.end()
+}
+
+fn sessions_and_usage_are_told(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mcp = Mcp::begin(&client)?;
+    assert!(mcp.refused("session_get", &json!({}))?.starts_with("session_not_found"));
+    let asked =
+        json!({"name": "mine", "ttl_seconds": 60, "memory_bytes": 134_217_728, "execution_seconds": 5});
+    let made = mcp.done("session_create", &asked)?;
+    assert_eq!(
+        (&made["status"], &made["memory_bytes"], &made["execution_seconds"]),
+        (&json!("active"), &json!(134_217_728), &json!(5))
+    );
+    // It is the current one now.
+    let ran = mcp.done("execute_code", &python("1"))?;
+    assert_eq!(ran["session_id"], made["session_id"]);
+    let shown = mcp.done("session_get", &json!({}))?;
+    assert_eq!((&shown["name"], &shown["usage"]["records"]), (&json!("mine"), &json!(1)));
+    let usage = mcp.done("usage_get", &json!({"group_by": "kind"}))?;
+    assert!(
+        usage["lines"].as_array().is_some_and(|lines| lines.iter().any(|l| l["group"] == "execution")),
+        "{usage}"
+    );
+    assert_eq!(
+        mcp.done("usage_get", &json!({"from": "2100-01-01T00:00:00Z", "group_by": "day"}))?["lines"],
+        json!([])
+    );
+    let closed = mcp.done("session_close", &json!({}))?;
+    assert_eq!((&closed["status"], &closed["session_id"]), (&json!("closed"), &made["session_id"]));
+    assert!(mcp.refused("session_close", &json!({}))?.starts_with("session_not_found"));
+    let again = mcp.done("session_close", &json!({"session_id": made["session_id"]}))?;
+    assert_eq!(again["status"], "closed");
+    // The next call makes a new one.
+    assert_ne!(mcp.done("list_files", &json!({}))?["session_id"], made["session_id"]);
+    mcp.end()
+}
+
+fn the_end_of_an_mcp_session_ends_what_it_made(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mcp = Mcp::begin(&client)?;
+    let first = id_of(&mcp.done("execute_code", &python("1"))?)?;
+    let second = id_of(&mcp.done("session_create", &json!({}))?)?;
+    // One that was made elsewhere is none of its own.
+    let own = client.session(&json!({}))?;
+    let named = json!({"language": "python", "code": "1", "session_id": own});
+    assert_eq!(id_of(&mcp.done("execute_code", &named)?)?, own);
+    let known = mcp.clone();
+    mcp.end()?;
+    for session in [&first, &second] {
+        soon("the session is closed", || Ok(status(&client, session)? == "closed"))?;
+    }
+    assert_eq!(status(&client, &own)?, "active");
+    let said = known.request("tools/list", &json!({}))?;
+    assert_eq!(said.answer.status, 404, "{}", said.answer.text());
+    client.close(&own)?;
+    Ok(())
+}
+
+fn without_an_mcp_session_answers_name_their_session(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mcp = Mcp::without_session(&client);
+    let first = id_of(&mcp.done("execute_code", &python("x = 1"))?)?;
+    let named = json!({"language": "python", "code": "x + 1", "session_id": first});
+    assert_eq!(mcp.done("execute_code", &named)?["value"], "2");
+    let other = id_of(&mcp.done("list_files", &json!({}))?)?;
+    assert_ne!(first, other);
+    assert!(mcp.refused("session_get", &json!({}))?.starts_with("session_not_found"));
+    for session in [&first, &other] {
+        assert_eq!(mcp.done("session_close", &json!({"session_id": session}))?["status"], "closed");
+    }
+    assert!(mcp.refused("execute_code", &named)?.starts_with("session_closed"));
+    Ok(())
+}
+
+fn mistakes_are_told_and_do_nothing(shared: &Shared) -> Result<()> {
+    let admin = shared.client()?;
+    let (_, client) = tenant(&admin, "mcp-mistakes", &json!({}))?;
+    let mcp = Mcp::begin(&client)?;
+    for (tool, arguments, told) in [
+        ("execute_code", json!({}), "missing field"),
+        ("execute_code", json!({"language": "python"}), "missing field `code`"),
+        (
+            "execute_code",
+            json!({"language": "cobol", "code": "1"}),
+            "unknown variant `cobol`, expected one of `python`",
+        ),
+        ("execute_code", json!({"language": "bash", "code": "1"}), "unknown variant `bash`"),
+        ("execute_code", json!({"language": "python", "code": "1", "cwd": "x"}), "unknown field `cwd`"),
+        ("execute_code", json!({"language": "python", "code": 1}), "expected a string"),
+        ("execute_code", json!({"language": "python", "code": "1", "context": "a b"}), "context: must be"),
+        (
+            "execute_code",
+            json!({"language": "python", "code": "1", "timeout_seconds": -1}),
+            "timeout_seconds",
+        ),
+        ("read_files", json!({"paths": []}), "paths: must have 1 to 64"),
+        ("read_files", json!({"paths": ["../etc/passwd"]}), "invalid_path"),
+        ("write_files", json!({"files": [{"path": "a"}]}), "exactly one of content"),
+        ("write_files", json!({"files": [{"path": "a", "content_base64": "!"}]}), "not base64"),
+        ("list_files", json!({"limit": 0}), "limit: must be"),
+        ("usage_get", json!({"group_by": "moon"}), "must be one of: session, day, kind"),
+        ("usage_get", json!({"from": "yesterday"}), "from: must be a time"),
+        ("session_create", json!({"name": "\u{7}"}), "name: must have"),
+    ] {
+        let text = mcp.refused(tool, &arguments)?;
+        assert!(text.contains(told), "{tool} {arguments}: {text}");
+        assert!(text.starts_with("invalid_"), "{text}");
+    }
+    let said = mcp.request("tools/call", &json!({"name": "no_such_tool", "arguments": {}}))?;
+    assert_eq!(said.last()?["error"]["code"], -32602);
+    for bytes in ["{", "[]", "{\"jsonrpc\":\"2.0\"}", "\"x\""] {
+        let headers = mcp.headers("tools/call", None);
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = client.raw("POST", "/mcp", &headers, bytes.as_bytes().to_vec())?;
+        assert!((400..500).contains(&answer.status), "{bytes}: {} {}", answer.status, answer.text());
+    }
+    let huge = vec![b' '; 2 << 20];
+    let headers = [("accept", "application/json, text/event-stream"), ("content-type", "application/json")];
+    assert_eq!(client.raw("POST", "/mcp", &headers, huge)?.problem(413), "payload_too_large");
+    assert_eq!(client.raw("PUT", "/mcp", &[], Vec::new())?.problem(405), "method_not_allowed");
+    let wrong = Mcp::without_session(&client.with_key(Some("ah_wrong")));
+    assert_eq!(wrong.request("tools/list", &json!({}))?.answer.problem(401), "unauthorized");
+    assert_eq!(
+        Mcp { http: client.with_key(None), ..wrong }.request("tools/list", &json!({}))?.answer.problem(401),
+        "unauthorized"
+    );
+    // No session was made by any of this.
+    assert_eq!(client.get("/v1/sessions")?.expect(200)["items"], json!([]));
+    mcp.end()
+}
+
+fn what_is_anothers_is_unknown(shared: &Shared) -> Result<()> {
+    let admin = shared.client()?;
+    let (_, a) = tenant(&admin, "mcp-a", &json!({}))?;
+    let (_, b) = tenant(&admin, "mcp-b", &json!({}))?;
+    let mcp = Mcp::begin(&a)?;
+    let theirs = mcp.done("execute_code", &python("secret = 1"))?;
+    let session = id_of(&theirs)?;
+    mcp.done("write_files", &json!({"files": [{"path": "s.txt", "content": "s"}]}))?;
+    let unknown = format!("ses_{}", "0".repeat(26));
+
+    let stranger = Mcp::begin(&b)?;
+    for (tool, arguments) in [
+        ("execute_code", json!({"language": "python", "code": "secret"})),
+        ("get_task", json!({"task_id": theirs["task_id"]})),
+        ("stop_task", json!({"task_id": theirs["task_id"]})),
+        ("read_files", json!({"paths": ["s.txt"]})),
+        ("write_files", json!({"files": [{"path": "s.txt", "content": "x"}]})),
+        ("list_files", json!({})),
+        ("remove_files", json!({"paths": ["s.txt"]})),
+        ("session_get", json!({})),
+        ("session_close", json!({})),
+    ] {
+        let refusal = |session: &str| {
+            let mut arguments = arguments.clone();
+            arguments["session_id"] = session.into();
+            stranger.refused(tool, &arguments)
+        };
+        assert_eq!(refusal(&session)?, "session_not_found: no such session", "{tool}");
+        assert_eq!(refusal(&session)?, refusal(&unknown)?, "{tool}");
+    }
+    let read = |session: &str| -> Result<Value> {
+        let said =
+            stranger.request("resources/read", &json!({"uri": format!("anchorhold://{session}/s.txt")}))?;
+        Ok(said.last()?["error"].clone())
+    };
+    assert_eq!((read(&session)?, read(&session)?["code"].clone()), (read(&unknown)?, json!(-32002)));
+    // An MCP session is its tenant's, too: to ask in, to listen to, to end.
+    let thief = Mcp { http: b.clone(), ..mcp.clone() };
+    let none = Mcp { session: Some("00000000-0000-4000-8000-000000000000".to_owned()), ..thief.clone() };
+    for method in ["tools/list", "ping"] {
+        let [theft, nothing] =
+            [&thief, &none].map(|mcp| mcp.request(method, &json!({})).map(|said| said.answer));
+        assert_eq!((theft?.status, nothing?.status), (404, 404));
+    }
+    let id = mcp.session.clone().context("no MCP session")?;
+    let headers = [("mcp-session-id", id.as_str()), ("accept", "text/event-stream")];
+    assert_eq!(b.raw("GET", "/mcp", &headers, Vec::new())?.status, 404);
+    b.raw("DELETE", "/mcp", &headers, Vec::new())?;
+    assert_eq!(mcp.done("execute_code", &python("secret"))?["value"], "1");
+    stranger.end()?;
+    mcp.end()
+}
+
+fn quotas_hold_at_this_door_too(shared: &Shared) -> Result<()> {
+    let admin = shared.client()?;
+    let (_, client) = tenant(&admin, "mcp-quota", &json!({"sessions": 1}))?;
+    let mcp = Mcp::begin(&client)?;
+    mcp.done("execute_code", &python("1"))?;
+    assert!(mcp.refused("session_create", &json!({}))?.starts_with("quota_exceeded"));
+    let (id, client) = tenant(&admin, "mcp-off", &json!({}))?;
+    let off = Mcp::begin(&client)?;
+    admin.patch(&format!("/v1/tenants/{id}"), &json!({"disabled": true}))?.expect(200);
+    assert_eq!(off.request("tools/list", &json!({}))?.answer.problem(403), "forbidden");
+    mcp.end()
+}
+
+fn a_wrong_origin_or_host_is_refused(_: &Shared) -> Result<()> {
+    let server =
+        Server::start(Options::default().with("mcp", "origins", "https://agents.example:443").with(
+            "mcp",
+            "hosts",
+            "agents.example",
+        ))?;
+    let client = server.client()?;
+    let mcp = Mcp::without_session(&client);
+    let message = mcp.message(1, "tools/call", &json!({"name": "execute_code", "arguments": python("1")}));
+    let send = |name: &'static str, value: &str| -> Result<u16> {
+        let mut headers = mcp.headers("tools/call", Some("execute_code"));
+        headers.push((name, value.to_owned()));
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Ok(client.raw("POST", "/mcp", &headers, message.to_string().into_bytes())?.status)
+    };
+    for origin in ["https://evil.example", "null", "http://agents.example", "https://agents.example:444", "x"]
+    {
+        assert_eq!(send("origin", origin)?, 403, "{origin}");
+    }
+    for host in ["evil.example", "localhost.evil.example", "localhost"] {
+        assert_eq!(send("host", host)?, 403, "{host}");
+    }
+    assert_eq!(client.get("/v1/sessions")?.expect(200)["items"], json!([]), "something was done");
+    for (name, value) in
+        [("origin", "https://agents.example"), ("host", "agents.example:8080"), ("x-none", "1")]
+    {
+        assert_eq!(send(name, value)?, 200, "{name}: {value}");
+    }
+    server.stop()?;
+    Ok(())
+}
+
+fn long_output_is_cut_and_says_so(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let code = "print('first')\nfor n in range(40_000): print('line', n)\nprint('last')";
+    let task = mcp.done("execute_code", &python(code))?;
+    let shown = task["stdout"].as_str().context("stdout")?;
+    assert!(task["truncated"] == true && shown.len() < 66_000, "{}", shown.len());
+    assert!(shown.starts_with("first\nline 0\n") && shown.ends_with("line 39999\nlast\n"));
+    assert!(shown.contains(" bytes left out …]"), "it does not say so");
+    // All of it, piece by piece.
+    let (mut whole, mut next) = (String::new(), json!(0));
+    while !next.is_null() {
+        let part = mcp.done("get_task", &json!({"task_id": task["task_id"], "after": next}))?;
+        whole.push_str(part["stdout"].as_str().context("stdout")?);
+        assert!(part["next"] != next, "{part}");
+        next = part["next"].clone();
+    }
+    let all: String = (0..40_000).map(|n| format!("line {n}\n")).collect();
+    assert!(whole == format!("first\n{all}last\n"), "{} bytes", whole.len());
+    mcp.end()
+}
+
+fn images_are_images(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let code = "class F:\n    def _repr_png_(self): return b'\\x89PNG\\r\\n\\x1a\\n'\nF()";
+    let result = mcp.call("execute_code", &python(code))?;
+    assert_eq!(
+        result["content"][1],
+        json!({"type": "image", "data": "iVBORw0KGgo=", "mimeType": "image/png"})
+    );
+    mcp.end()
+}
+
+fn long_runs_tell_of_themselves(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let code = "import sys, time\nfor n in range(4):\n    print('step', n, flush=True)\n    time.sleep(0.15)\nprint('!', file=sys.stderr)\ntime.sleep(1.2)\n6 * 7";
+    let call = json!({"name": "execute_code", "arguments": python(code), "_meta": {"progressToken": "p"}});
+    let mcp = Mcp::begin(&client)?;
+    let said = mcp.request("tools/call", &call)?;
+    assert_eq!(said.last()?["result"]["structuredContent"]["value"], "42");
+    let steps = said.told("notifications/progress");
+    let messages: Vec<_> = steps.iter().filter_map(|step| step["params"]["message"].as_str()).collect();
+    assert!(messages.contains(&"step 3") && messages.contains(&"running"), "{messages:?}");
+    let progress: Vec<_> = steps.iter().filter_map(|step| step["params"]["progress"].as_f64()).collect();
+    assert!(progress.windows(2).all(|pair| pair[0] < pair[1]), "{progress:?}");
+    assert!(steps.iter().all(|step| step["params"]["progressToken"] == "p"));
+    mcp.end()?;
+
+    // In the newer revision each call says how much it wants to hear.
+    let mcp = Mcp::without_session(&client);
+    let mut call = json!({"name": "execute_code", "arguments": python(code)});
+    call["_meta"]["io.modelcontextprotocol/logLevel"] = "info".into();
+    let said = mcp.request("tools/call", &call)?;
+    let heard: Vec<_> = said
+        .told("notifications/message")
+        .iter()
+        .map(|log| {
+            (log["params"]["level"].clone(), log["params"]["logger"].clone(), log["params"]["data"].clone())
+        })
+        .collect();
+    assert!(heard.contains(&(json!("info"), json!("stdout"), json!("step 2\n"))), "{heard:?}");
+    assert!(heard.contains(&(json!("warning"), json!("stderr"), json!("!\n"))), "{heard:?}");
+    let session = id_of(&said.last()?["result"]["structuredContent"])?;
+    client.close(&session)?;
+    // Who asks for nothing hears nothing.
+    let said =
+        mcp.request("tools/call", &json!({"name": "execute_code", "arguments": python("print(1)")}))?;
+    assert_eq!(said.messages.len(), 1);
+    client.close(&id_of(&said.last()?["result"]["structuredContent"])?)?;
+    Ok(())
+}
+
+/// The status of a session's only execution, as soon as there is one.
+fn execution(client: &Client, session: &str) -> Result<Option<String>> {
+    let items = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
+    Ok(items["items"][0]["status"].as_str().map(str::to_owned))
+}
+
+fn a_cancelled_call_ends_its_execution(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mcp = Mcp::begin(&client)?;
+    let session = client.session(&json!({}))?;
+    let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});
+    let caller = mcp.clone();
+    let message = mcp.message(99, "tools/call", &json!({"name": "execute_code", "arguments": arguments}));
+    let begun = Instant::now();
+    let call = std::thread::spawn(move || caller.post("tools/call", &message));
+    soon("it runs", || Ok(execution(&client, &session)?.as_deref() == Some("running")))?;
+    mcp.notify("notifications/cancelled", &json!({"requestId": 99, "reason": "enough"}))?;
+    soon("it is cancelled", || Ok(execution(&client, &session)?.as_deref() == Some("cancelled")))?;
+    let said = call.join().map_err(|_| anyhow::anyhow!("the caller panicked"))??;
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    // A cancelled request is not answered.
+    assert!(said.messages.iter().all(|message| message.get("result").is_none()), "{:?}", said.messages);
+    // Variables and session are still there.
+    let next = json!({"language": "python", "code": "1 + 1", "session_id": session});
+    assert_eq!(mcp.done("execute_code", &next)?["value"], "2");
+    client.close(&session)?;
+    mcp.end()
+}
+
+/// A call of a client that dies as soon as its program runs.
+fn call_and_die(shared: &Shared, mcp: &Mcp, arguments: &Value) -> Result<()> {
+    let (host, key) = shared.with(|server| {
+        let key = std::fs::read_to_string(server.data_dir().join("admin.key"))?;
+        Ok((server.base().replace("http://", ""), key.trim().to_owned()))
+    })?;
+    let session = arguments["session_id"].as_str().context("a session")?;
+    let call = json!({"name": "execute_code", "arguments": arguments});
+    let body = mcp.message(1, "tools/call", &call).to_string();
+    let headers: String = mcp
+        .headers("tools/call", Some("execute_code"))
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let mut socket = TcpStream::connect(&host)?;
+    write!(
+        socket,
+        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    soon("it runs", || Ok(execution(&mcp.http, session)?.as_deref() == Some("running")))
+}
+
+fn a_client_that_dies_ends_its_execution(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mcp = Mcp::without_session(&client);
+    let session = client.session(&json!({}))?;
+    let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});
+    call_and_die(shared, &mcp, &arguments)?;
+    soon("it is cancelled", || Ok(execution(&client, &session)?.as_deref() == Some("cancelled")))?;
+    client.close(&session)?;
+    Ok(())
+}
+
+/// In an MCP session a lost connection is no cancellation: the client may come back for its answer.
+fn a_dead_clients_call_ends_at_its_time(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mcp = Mcp::begin(&client)?;
+    let session = client.session(&json!({}))?;
+    let code = "while True: pass";
+    let arguments =
+        json!({"language": "python", "code": code, "timeout_seconds": 1.5, "session_id": session});
+    call_and_die(shared, &mcp, &arguments)?;
+    soon("it is over", || Ok(execution(&client, &session)?.as_deref() == Some("timed_out")))?;
+    client.close(&session)?;
+    mcp.end()
+}
+
+fn fifty_clients_at_once(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let clients: Vec<_> = (0..50)
+        .map(|n| {
+            let client = client.clone();
+            std::thread::spawn(move || -> Result<String> {
+                let mcp = Mcp::begin(&client)?;
+                let first = mcp.done("execute_code", &python(&format!("n = {n}\nprint(n)")))?;
+                assert_eq!(first["stdout"], format!("{n}\n"));
+                mcp.done("write_files", &json!({"files": [{"path": "n.txt", "content": n.to_string()}]}))?;
+                let second = mcp.done("execute_code", &python("n == int(open('n.txt').read())"))?;
+                assert_eq!(second["value"], "True");
+                mcp.end()?;
+                id_of(&first)
+            })
+        })
+        .collect();
+    let sessions: Vec<String> = clients
+        .into_iter()
+        .map(|client| client.join().map_err(|_| anyhow::anyhow!("a client panicked"))?)
+        .collect::<Result<_>>()?;
+    for session in &sessions {
+        soon("the session is closed", || Ok(status(&client, session)? == "closed"))?;
+    }
+    Ok(())
+}
+
+fn every_call_is_in_the_audit_log(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let mcp = Mcp::begin(&server.client()?)?;
+    let done = mcp.done("execute_code", &python("1"))?;
+    mcp.refused("read_files", &json!({"paths": ["/etc/passwd"]}))?;
+    let path = server.data_dir().join("audit/audit.jsonl");
+    let mut lines: Vec<Value> = Vec::new();
+    soon("both calls are noted", || {
+        let text = std::fs::read_to_string(&path)?;
+        lines = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Ok(lines
+            .iter()
+            .filter(|line| line["action"].as_str().is_some_and(|a| a.starts_with("tool ")))
+            .count()
+            == 2)
+    })?;
+    let find = |action: &str| lines.iter().find(|line| line["action"] == action).context("no line");
+    let ran = find("tool execute_code")?;
+    assert_eq!((&ran["subject"], &ran["status"]), (&done["task_id"], &json!(200)));
+    let door =
+        |line: &Value| lines.iter().any(|l| l["action"] == "POST /mcp" && l["request"] == line["request"]);
+    assert!(ran["tenant"].is_string() && ran["key"].is_string() && door(ran), "{ran}");
+    let refused = find("tool read_files")?;
+    assert_eq!((&refused["code"], &refused["status"]), (&json!("invalid_path"), &json!(400)));
+    server.stop()?;
+    Ok(())
+}
+
+fn a_stop_does_not_wait_for_listeners(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let mcp = Mcp::begin(&client)?;
+    let id = mcp.session.clone().context("no MCP session")?;
+    let listener = std::thread::spawn(move || {
+        client.raw("GET", "/mcp", &[("mcp-session-id", &id), ("accept", "text/event-stream")], Vec::new())
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
+    let log = server.stop()?;
+    assert!(
+        begun.elapsed() < Duration::from_secs(4) && !log.contains("cut off"),
+        "{:?} {log}",
+        begun.elapsed()
+    );
+    let heard = listener.join().map_err(|_| anyhow::anyhow!("the listener panicked"))??;
+    assert_eq!((heard.status, heard.header("content-type")), (200, Some("text/event-stream")));
+    Ok(())
+}
+
+/// `anchorhold mcp`, as a client on this machine starts it.
+struct Relay {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Relay {
+    fn start(server: &Server, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(program("anchorhold"));
+        command
+            .arg("mcp")
+            .args(arguments)
+            .args(["--url", server.base()])
+            .arg("--data-dir")
+            .arg(server.data_dir());
+        command
+            .env_remove("ANCHORHOLD_API_KEY")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let input = child.stdin.take().context("stdin")?;
+        let output = BufReader::new(child.stdout.take().context("stdout")?);
+        Ok(Self { child, input, output })
+    }
+
+    fn say(&mut self, message: &Value) -> Result<()> {
+        writeln!(self.input, "{message}")?;
+        Ok(())
+    }
+
+    fn hear(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        ensure!(self.output.read_line(&mut line)? > 0, "it ended");
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    fn ask(&mut self, message: &Value) -> Result<Value> {
+        self.say(message)?;
+        let answer = self.hear()?;
+        ensure!(answer["id"] == message["id"], "{answer}");
+        Ok(answer)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": initialize(OLD)});
+        ensure!(self.ask(&hello)?["result"]["protocolVersion"] == OLD);
+        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+    }
+
+    /// Closes its input; what it wrote to standard error, which must be nothing.
+    fn end(self) -> Result<()> {
+        let Self { mut child, input, .. } = self;
+        drop(input);
+        let mut errors = String::new();
+        child.stderr.take().context("stderr")?.read_to_string(&mut errors)?;
+        let status = child.wait()?;
+        ensure!(status.success() && errors.is_empty(), "{status}: {errors}");
+        Ok(())
+    }
+}
+
+fn call(id: u64, tool: &str, arguments: &Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
+}
+
+fn a_local_client_is_relayed(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let mut relay = Relay::start(&server, &[])?;
+    relay.begin()?;
+    let tools = relay.ask(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))?;
+    let direct = Mcp::begin(&client)?.request("tools/list", &json!({}))?;
+    assert_eq!(tools["result"], direct.last()?["result"]);
+    // A slow call holds up no other, and is cancelled.
+    let session =
+        id_of(&relay.ask(&call(2, "execute_code", &python("x = 1")))?["result"]["structuredContent"])?;
+    let mut slow = python("while True: pass");
+    slow["context"] = "slow".into();
+    relay.say(&call(3, "execute_code", &slow))?;
+    let quick = relay.ask(&call(4, "execute_code", &python("x + 1")))?;
+    assert_eq!(quick["result"]["structuredContent"]["value"], "2");
+    soon("it runs", || Ok(execution(&client, &session)?.is_some()))?;
+    relay.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}))?;
+    soon("it is cancelled", || {
+        let items = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
+        Ok(items["items"].as_array().is_some_and(|all| all.iter().any(|e| e["status"] == "cancelled")))
+    })?;
+    relay.say(&json!("nonsense"))?;
+    assert_eq!(relay.hear()?["error"]["code"], -32700);
+    relay.end()?;
+    soon("the session ends with its client", || Ok(status(&client, &session)? == "closed"))?;
+
+    // The newer revision: no handshake; hanging up cancels.
+    let mut relay = Relay::start(&server, &["--tools", "code,session"])?;
+    let new = Mcp::without_session(&client);
+    let listed = relay.ask(&new.message(1, "tools/list", &json!({})))?;
+    assert_eq!(listed["result"]["tools"].as_array().map(Vec::len), Some(7));
+    let params = json!({"name": "session_create", "arguments": {}});
+    let session = id_of(&relay.ask(&new.message(2, "tools/call", &params))?["result"]["structuredContent"])?;
+    let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});
+    relay.say(&new.message(3, "tools/call", &json!({"name": "execute_code", "arguments": arguments})))?;
+    soon("it runs", || Ok(execution(&client, &session)?.as_deref() == Some("running")))?;
+    relay.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}))?;
+    soon("it is cancelled", || Ok(execution(&client, &session)?.as_deref() == Some("cancelled")))?;
+    relay.end()?;
+    server.stop()?;
+    Ok(())
+}
+
+fn a_relay_outlives_its_server(_: &Shared) -> Result<()> {
+    let mut server = Server::start(Options::default())?;
+    let mut relay = Relay::start(&server, &[])?;
+    relay.begin()?;
+    let first =
+        id_of(&relay.ask(&call(1, "execute_code", &python("x = 1")))?["result"]["structuredContent"])?;
+    server.kill()?;
+    let away = relay.ask(&call(2, "execute_code", &python("x")))?;
+    assert_eq!(away["error"]["code"], -32603, "{away}");
+    server.launch()?;
+    // The server forgot the client, not its sessions.
+    let named = json!({"language": "python", "code": "x + 1", "session_id": first});
+    let again = relay.ask(&call(3, "execute_code", &named))?;
+    assert_eq!(again["result"]["structuredContent"]["value"], "2", "{again}");
+    let Relay { mut child, input, .. } = relay;
+    drop(input);
+    child.wait()?;
+    server.stop()?;
+    Ok(())
+}
