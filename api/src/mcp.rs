@@ -11,6 +11,7 @@
 //! Each tenant has MCP sessions of its own, so another's id is as unknown as any.
 
 mod answer;
+mod browser;
 mod code;
 mod conversation;
 mod files;

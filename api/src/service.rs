@@ -11,6 +11,7 @@
 //! Everything that must come to an end runs in a task that no caller owns: a caller that goes away loses an answer,
 //! never a record.
 
+pub mod browser;
 mod cells;
 mod closing;
 mod context;

@@ -192,7 +192,12 @@ impl Shared {
 
     fn hello(&mut self, connection: &Arc<OwnedFd>) {
         self.connection = Some(Arc::clone(connection));
-        let image = Image { name: "fake".to_owned(), class: Class::Wasm, language: "python".to_owned(), digest: IMAGE };
+        let image = Image {
+            name: "fake".to_owned(),
+            class: Class::Wasm,
+            language: "python".to_owned(),
+            digest: IMAGE,
+        };
         self.say(&FromWarden::Welcome(Welcome {
             life: self.life,
             images: vec![image],

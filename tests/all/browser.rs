@@ -84,7 +84,10 @@ fn a_form_is_filled_sent_and_looked_at(shared: &Shared) -> Result<()> {
     assert_eq!(results[2]["value"], "Thanks, Grace (gift)");
     let records = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
     assert_eq!(records["items"].as_array().map(Vec::len), Some(2));
-    assert_eq!((&records["items"][0]["language"], &records["items"][0]["runtime"]), (&json!("browser"), &json!("native")));
+    assert_eq!(
+        (&records["items"][0]["language"], &records["items"][0]["runtime"]),
+        (&json!("browser"), &json!("native"))
+    );
     client.close(&session)?;
     Ok(())
 }
@@ -130,12 +133,22 @@ fn actions_stop_at_the_first_that_fails(shared: &Shared) -> Result<()> {
         )?
         .expect(200);
     assert_eq!(answer["status"], "failed");
-    ensure!(answer["results"][1]["error"].as_str().is_some_and(|why| why.contains("no such element")), "{answer:#}");
+    ensure!(
+        answer["results"][1]["error"].as_str().is_some_and(|why| why.contains("no such element")),
+        "{answer:#}"
+    );
     let outcomes: Vec<_> = (0..3).map(|at| answer["results"][at]["outcome"].as_str()).collect();
     assert_eq!(outcomes, [Some("done"), Some("failed"), Some("not_sent")]);
-    let answer = act(&client, &session, json!([{"type": "evaluate", "expression": "nothing.here"}, {"type": "back"}]))?;
+    let answer = act(
+        &client,
+        &session,
+        json!([{"type": "evaluate", "expression": "nothing.here"}, {"type": "back"}]),
+    )?;
     assert_eq!(answer["status"], "failed");
-    ensure!(answer["error"]["message"].as_str().is_some_and(|text| text.contains("nothing is not defined")), "{answer:#}");
+    ensure!(
+        answer["error"]["message"].as_str().is_some_and(|text| text.contains("nothing is not defined")),
+        "{answer:#}"
+    );
     client.close(&session)?;
     Ok(())
 }
@@ -153,7 +166,8 @@ fn mistakes_are_told_before_anything_is_done(shared: &Shared) -> Result<()> {
         let answer = client.post(&path, &body)?.expect(422);
         assert_eq!(answer["errors"][0]["field"], field, "{answer:#}");
     }
-    let answer = client.post(&format!("/v1/sessions/{session}/executions"), &json!({"language": "browser", "code": "[]"}))?;
+    let answer = client
+        .post(&format!("/v1/sessions/{session}/executions"), &json!({"language": "browser", "code": "[]"}))?;
     assert_eq!(answer.expect(422)["errors"][0]["field"], "language");
     let listed = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
     assert_eq!(listed["items"], json!([]));
@@ -168,7 +182,11 @@ fn nothing_is_reached_without_a_network(shared: &Shared) -> Result<()> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let port = listener.local_addr()?.port();
-    for url in [format!("http://127.0.0.1:{port}/"), format!("http://localhost:{port}/"), "http://example.test/".into()] {
+    for url in [
+        format!("http://127.0.0.1:{port}/"),
+        format!("http://localhost:{port}/"),
+        "http://example.test/".into(),
+    ] {
         let answer = act(&client, &session, json!([{"type": "navigate", "url": url}]))?;
         assert_eq!(answer["results"][0]["outcome"], "failed", "{url}: {answer:#}");
     }
@@ -206,7 +224,10 @@ fn the_walls_of_a_browser_stand(shared: &Shared) -> Result<()> {
         assert_eq!(shown["isolation"][wall], "standing", "{wall}");
     }
     client.close(&session)?;
-    ensure!(processes.iter().all(|process| !std::path::Path::new(&format!("/proc/{process}")).exists()), "left behind");
+    ensure!(
+        processes.iter().all(|process| !std::path::Path::new(&format!("/proc/{process}")).exists()),
+        "left behind"
+    );
     Ok(())
 }
 
@@ -234,7 +255,10 @@ fn actions_are_cancelled_and_time_out(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = session(&client)?;
     let path = format!("/v1/sessions/{session}/browser/actions");
-    let begun = client.post(&path, &json!({"actions": [{"type": "wait_for", "seconds": 60}], "timeout_seconds": 90, "background": true}))?;
+    let begun = client.post(
+        &path,
+        &json!({"actions": [{"type": "wait_for", "seconds": 60}], "timeout_seconds": 90, "background": true}),
+    )?;
     let begun = begun.expect(202);
     let execution = begun["id"].as_str().context("an id")?;
     let base = format!("/v1/sessions/{session}/executions/{execution}");

@@ -27,6 +27,7 @@ tests!(
     a_wrong_origin_or_host_is_refused,
     long_output_is_cut_and_says_so,
     images_are_images,
+    a_browser_is_driven,
     long_runs_tell_of_themselves,
     a_cancelled_call_ends_its_execution,
     a_client_that_dies_ends_its_execution,
@@ -648,6 +649,38 @@ fn images_are_images(shared: &Shared) -> Result<()> {
         result["content"][1],
         json!({"type": "image", "data": "iVBORw0KGgo=", "mimeType": "image/png"})
     );
+    mcp.end()
+}
+
+fn a_browser_is_driven(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let page = "data:text/html,<title>Order</title><label>Name <input id=who></label>\
+        <label>Size <select id=size><option>small<option>large</select></label>\
+        <button onclick=\"out.textContent=who.value+' takes '+size.value\">Order</button><output id=out></output>";
+    let seen = mcp.done("browser_navigate", &json!({ "url": page }))?;
+    ensure!(seen["title"] == "Order", "{seen}");
+    let snapshot = seen["snapshot"].as_str().context("a snapshot")?;
+    let button = snapshot.split("button \"Order\" [ref=").nth(1).and_then(|rest| rest.split(']').next());
+    let button = button.with_context(|| snapshot.to_owned())?;
+    let fields = json!([{"target": {"label": "Name"}, "value": "Ada"}, {"target": {"label": "Size"}, "value": "large"}]);
+    mcp.done("browser_fill_form", &json!({ "fields": fields }))?;
+    let seen = mcp.done("browser_click", &json!({"target": {"ref": button}}))?;
+    ensure!(seen["snapshot"].as_str().is_some_and(|text| text.contains("Ada takes large")), "{seen}");
+    let value = mcp.done("browser_evaluate", &json!({"expression": "who.value.length"}))?;
+    assert_eq!(value["value"], "3");
+    let picture = mcp.call("browser_take_screenshot", &json!({}))?;
+    assert_eq!((&picture["content"][1]["type"], &picture["content"][1]["mimeType"]), (&json!("image"), &json!("image/png")));
+    // One session has both: what the browser stores, code reads.
+    mcp.done("browser_take_screenshot", &json!({"path": "page.png"}))?;
+    let read = mcp.done("execute_code", &json!({"language": "python", "code": "open('page.png', 'rb').read(4)"}))?;
+    assert_eq!(read["value"], "b'\\x89PNG'");
+    let why = mcp.refused("browser_click", &json!({"target": {"ref": "e1", "text": "x"}}))?;
+    ensure!(why.contains("exactly one of"), "{why}");
+    let why = mcp.refused("browser_press_key", &json!({"key": "NoSuchKey"}))?;
+    ensure!(why.contains("unknown key"), "{why}");
+    assert_eq!(mcp.done("browser_close", &json!({}))?["closed"], true);
+    let seen = mcp.done("browser_snapshot", &json!({}))?;
+    ensure!(seen["url"] == "about:blank", "{seen}");
     mcp.end()
 }
 

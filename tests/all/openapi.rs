@@ -120,7 +120,8 @@ fn run(shown: &Shown, folder: &Path, variables: &[(&str, String)]) -> Result<Got
 fn scene(client: &Client, base: &str, key: &str, shown: &Shown) -> Result<Vec<(&'static str, String)>> {
     let mut variables = vec![("ANCHORHOLD", base.to_owned()), ("KEY", key.to_owned())];
     if shown.text.contains("$SESSION") {
-        let session = client.session(&json!({}))?;
+        let browses = shown.operation == "run_actions";
+        let session = client.session(&if browses { json!({"browser": {}}) } else { json!({}) })?;
         let path = format!("/v1/sessions/{session}");
         client.put(&format!("{path}/files/notes.txt"), "Ada\nGrace\n")?.expect(201);
         client.put(&format!("{path}/files/data/numbers.csv"), "1,2\n")?.expect(201);
@@ -128,7 +129,7 @@ fn scene(client: &Client, base: &str, key: &str, shown: &Shown) -> Result<Vec<(&
             "cancel_execution" | "signal_execution" => running(client, &path, LOOPS)?,
             "send_input" => running(client, &path, READS)?,
             // The first that such a session sees is the one that is shown.
-            "create_execution" => String::new(),
+            "create_execution" | "run_actions" => String::new(),
             _ => text(&client.execute(&session, "python", SAYS)?["id"]),
         };
         let contexts = client.get(&format!("{path}/contexts"))?.expect(200);

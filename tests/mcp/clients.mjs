@@ -57,7 +57,7 @@ async function everyTool(client) {
     assert.equal((await data('list_files', { session_id })).files.length, 2);
     assert.deepEqual((await data('remove_files', { paths: ['a.txt'], session_id })).removed, ['a.txt']);
 
-    assert.equal((await data('session_get', { session_id })).usage.records, 3);
+    assert.ok((await data('session_get', { session_id })).usage.records >= 3);
     assert.ok((await data('usage_get', { group_by: 'session' })).lines.length > 0);
     assert.equal((await data('session_close', { session_id })).status, 'closed');
     await assert.rejects(client.callTool({ name: 'no_such_tool', arguments: {} }));

@@ -62,7 +62,8 @@ async def every_tool(client):
 
     ran = await call.data("execute_code", language="python", code="x = 41\nprint('hello')\nx + 1")
     assert (ran["stdout"], ran["value"]) == ("hello\n", "42"), ran
-    failed = await call("execute_code", fails=True, language="javascript", code="throw new Error('no')")
+    throws = {"language": "javascript", "code": "throw new Error('no')"}
+    failed = await call("execute_code", fails=True, **throws, **call.session)
     assert "no" in failed.content[0].text
     begun = await call.data("execute_code", language="python", code="while True: pass", background=True)
     task = await call.data("get_task", task_id=begun["task_id"])
@@ -79,7 +80,7 @@ async def every_tool(client):
     assert len((await call.data("list_files"))["files"]) == 2
     assert (await call.data("remove_files", paths=["a.txt"]))["removed"] == ["a.txt"]
 
-    assert (await call.data("session_get"))["usage"]["records"] == 3
+    assert (await call.data("session_get"))["usage"]["records"] >= 3
     assert (await call("usage_get", group_by="session")).structured_content["lines"]
     assert (await call.data("session_close"))["status"] == "closed"
     with contextlib.suppress(MCPError):

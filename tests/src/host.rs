@@ -96,8 +96,13 @@ pub struct Footprint {
 impl Footprint {
     /// Takes it.
     pub fn take() -> Self {
-        let ours =
-            ["anchorhold", "anchorhold-warden", "anchorhold-cell", "anchorhold-evil", "chromium-headless-shell"];
+        let ours = [
+            "anchorhold",
+            "anchorhold-warden",
+            "anchorhold-cell",
+            "anchorhold-evil",
+            "chromium-headless-shell",
+        ];
         let pids = fs::read_dir("/proc")
             .into_iter()
             .flatten()

@@ -6,23 +6,18 @@ use super::execution::{Form, UsageBody, disconnect};
 use super::openapi::{Cells, Live, Runs, sent};
 use super::{Caller, Door, SessionAt, about, key, ok};
 use crate::ledger::{ExecutionRow, GuestError};
-use crate::service::{ContextName, ExecutionRequest};
-use crate::words::{ExecutionStatus, Language, Runtime};
+use crate::service::{ExecutionRequest, browser};
+use crate::words::ExecutionStatus;
 use anchorhold_browser::Action;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// The most actions of one request: a result each, and one of the page.
 const ACTIONS_MAX: usize = 100;
-/// The one browser of a session, as a context.
-const CONTEXT: &str = "browser";
-/// What cells call the values of an execution of actions.
-const RESULT: &str = "application/vnd.anchorhold.action+json";
-const PAGE: &str = "application/vnd.anchorhold.page+json";
 
 /// Actions that were run. They are an execution: it can be cancelled, listed and followed by its id.
 #[derive(Serialize, ToSchema)]
@@ -53,17 +48,14 @@ struct ActionsBody<'a> {
 
 impl<'a> ActionsBody<'a> {
     fn new(row: &'a ExecutionRow) -> Self {
-        let values = |kind: &'static str| {
-            let rich = row.output.iter().flat_map(|output| &output.results);
-            rich.filter_map(move |rich| rich.mime.get(kind))
-        };
+        let (results, page) = browser::acted(row);
         let report = row.report.as_ref();
         Self {
             id: format!("exe_{}", row.id),
             session_id: format!("ses_{}", row.session),
             status: row.status,
-            results: values(RESULT).collect(),
-            page: values(PAGE).last(),
+            results,
+            page,
             error: row.output.as_ref().and_then(|output| output.error.as_ref()),
             state_lost: report.is_some_and(|report| report.state_lost),
             usage: UsageBody::new(report),
@@ -123,19 +115,8 @@ fn request(fields: &mut Fields<'_>) -> ExecutionRequest {
             }
         }
     }
-    ExecutionRequest {
-        language: Language::Browser,
-        engine: None,
-        runtime: Some(Runtime::Native),
-        context: ContextName::Name(CONTEXT.to_owned()),
-        reset_context: false,
-        timeout_us: fields.seconds("timeout_seconds"),
-        env: Vec::new(),
-        cwd: None,
-        stdin: Vec::new(),
-        stdin_open: false,
-        code: json!(actions.unwrap_or_default()).to_string(),
-        background: fields.flag("background").unwrap_or(false),
-        on_disconnect: disconnect(fields),
-    }
+    let timeout_us = fields.seconds("timeout_seconds");
+    let background = fields.flag("background").unwrap_or(false);
+    let request = browser::actions(actions.unwrap_or_default(), timeout_us, disconnect(fields));
+    ExecutionRequest { background, ..request }
 }

@@ -231,7 +231,12 @@ impl Form {
         if self == Self::Whole { Await::End } else { Await::Record }
     }
 
-    pub(super) async fn answer(self, door: &Door, tenant: &Tenant, row: &ExecutionRow) -> Result<Response, Problem> {
+    pub(super) async fn answer(
+        self,
+        door: &Door,
+        tenant: &Tenant,
+        row: &ExecutionRow,
+    ) -> Result<Response, Problem> {
         let (session, id) = (row.session, row.id);
         let body = || ExecutionBody::new(row);
         let response = match self {

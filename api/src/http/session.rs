@@ -21,8 +21,6 @@ const NAME_BYTES_MAX: usize = 128;
 const TAGS_MAX: usize = 32;
 const TAG_BYTES_MAX: usize = 256;
 const VARIABLES_MAX: usize = 128;
-/// Processes and threads of a session with a browser, where nothing else is asked for: forty renderers have 500.
-const BROWSER_PROCESSES: u32 = 2048;
 const VARIABLE_BYTES_MAX: usize = 32 * 1024;
 
 /// A session.
@@ -140,21 +138,16 @@ pub(super) fn request(fields: &mut Fields<'_>) -> SessionRequest {
     if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
         fields.wrong("name", "must not contain control characters");
     }
+    let asked = fields.object("limits", limits).unwrap_or_default();
     SessionRequest {
         name,
         runtime: fields.word("runtime", Runtime::ALL),
         ttl_us: fields.seconds("ttl_seconds"),
         idle_timeout_us: fields.seconds("idle_timeout_seconds"),
-        limits: with_browser(fields.object("limits", limits).unwrap_or_default(), browser),
+        limits: if browser { crate::service::browser::limits(asked) } else { asked },
         env: env(fields),
         metadata: metadata(fields).unwrap_or_default(),
     }
-}
-
-/// A browser of some pages has more threads than a session of programs needs.
-fn with_browser(limits: RequestedLimits, browser: bool) -> RequestedLimits {
-    let processes = limits.processes.or(browser.then_some(BROWSER_PROCESSES));
-    RequestedLimits { processes, ..limits }
 }
 
 fn limits(fields: &mut Fields<'_>) -> RequestedLimits {

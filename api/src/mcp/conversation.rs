@@ -8,9 +8,9 @@ use super::watch::{Loudness, SetLevel, Watch};
 use crate::audit::Event;
 use crate::http::RequestName;
 use crate::http::error::{Code, Problem};
-use crate::service::{Refusal, Service, SessionRequest};
+use crate::service::{Refusal, Service, SessionRequest, browser};
 use crate::tenant::Tenant;
-use anchorhold_sandbox::SessionId;
+use anchorhold_sandbox::{RequestedLimits, SessionId};
 use axum::http::request::Parts;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ErrorCode, Implementation, InitializeRequestParams,
@@ -26,8 +26,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const UNNAMED_IDLE_US: u64 = 30 * 60 * 1_000_000;
 /// What a model is told once.
 const INSTRUCTIONS: &str = "\
-    Runs untrusted Python, JavaScript and TypeScript in isolated sessions. A session has files in /workspace and \
-    interpreters whose variables stay between calls. Answers name their session_id: give it back to stay in it; a call \
+    Runs untrusted Python, JavaScript and TypeScript, and drives a browser, in isolated sessions. A session has files in \
+    /workspace, interpreters whose variables stay between calls, and a browser whose pages stay. Answers name their session_id: give it back to stay in it; a call \
     without one means the current session, or makes one. Write what is long to a file and read what you need.";
 
 /// A client. Between its calls it is remembered only where the client opened an MCP session.
@@ -215,6 +215,20 @@ impl Call<'_> {
             Tool::WriteFiles => self.write_files(arguments(given)?).await,
             Tool::ListFiles => self.list_files(arguments(given)?).await,
             Tool::RemoveFiles => self.remove_files(arguments(given)?).await,
+            Tool::BrowserNavigate => self.browser_navigate(arguments(given)?).await,
+            Tool::BrowserNavigateBack => self.browser_navigate_back(arguments(given)?).await,
+            Tool::BrowserSnapshot => self.browser_snapshot(arguments(given)?).await,
+            Tool::BrowserClick => self.browser_click(arguments(given)?).await,
+            Tool::BrowserType => self.browser_type(arguments(given)?).await,
+            Tool::BrowserFillForm => self.browser_fill_form(arguments(given)?).await,
+            Tool::BrowserSelectOption => self.browser_select_option(arguments(given)?).await,
+            Tool::BrowserPressKey => self.browser_press_key(arguments(given)?).await,
+            Tool::BrowserTakeScreenshot => self.browser_take_screenshot(arguments(given)?).await,
+            Tool::BrowserWaitFor => self.browser_wait_for(arguments(given)?).await,
+            Tool::BrowserTabs => self.browser_tabs(arguments(given)?).await,
+            Tool::BrowserEvaluate => self.browser_evaluate(arguments(given)?).await,
+            Tool::BrowserHandleDialog => self.browser_handle_dialog(arguments(given)?).await,
+            Tool::BrowserClose => self.browser_close(arguments(given)?).await,
             Tool::SessionCreate => self.session_create(arguments(given)?).await,
             Tool::SessionGet => self.session_get(arguments(given)?).await,
             Tool::SessionClose => self.session_close(arguments(given)?).await,
@@ -255,6 +269,8 @@ impl Call<'_> {
         let request = SessionRequest {
             ttl_us: Some(service.policy().ttl_us_max),
             idle_timeout_us: Some(UNNAMED_IDLE_US),
+            // Nobody knows yet whether it will have one.
+            limits: browser::limits(RequestedLimits::default()),
             ..SessionRequest::default()
         };
         let id = service.create_session(tenant, request, None).await?.id;

@@ -7,7 +7,7 @@ use crate::http::error::Problem;
 use crate::http::time;
 use crate::http::usage::{GroupBy, group_name};
 use crate::ledger::{Totals, UsageGroup, UsageLine, UsageQuery};
-use crate::service::{SessionRequest, SessionView};
+use crate::service::{SessionRequest, SessionView, browser};
 use crate::words::{CloseReason, Runtime, SessionStatus};
 use anchorhold_sandbox::RequestedLimits;
 use schemars::JsonSchema;
@@ -154,6 +154,7 @@ impl Call<'_> {
             execution_us: span("execution_seconds", asked.execution_seconds)?,
             ..RequestedLimits::default()
         };
+        let limits = browser::limits(limits);
         let ttl_us = span("ttl_seconds", asked.ttl_seconds)?;
         let id =
             self.make_session(SessionRequest { name, ttl_us, limits, ..SessionRequest::default() }).await?;

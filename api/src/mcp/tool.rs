@@ -1,7 +1,7 @@
 //! What tools there are and how models see them. Names, descriptions and schemas are a part of the product:
 //! `tests/golden/mcp_tools.json` holds them as they are sent.
 
-use super::{code, files, session};
+use super::{browser, code, files, session};
 use crate::http::body::Query;
 use crate::http::error::Problem;
 use crate::words::words;
@@ -30,6 +30,34 @@ words!(
         ListFiles = "list_files",
         /// Removes files.
         RemoveFiles = "remove_files",
+        /// Opens a page.
+        BrowserNavigate = "browser_navigate",
+        /// Goes one page back.
+        BrowserNavigateBack = "browser_navigate_back",
+        /// Reads the page.
+        BrowserSnapshot = "browser_snapshot",
+        /// Clicks.
+        BrowserClick = "browser_click",
+        /// Writes into a field.
+        BrowserType = "browser_type",
+        /// Fills several fields.
+        BrowserFillForm = "browser_fill_form",
+        /// Chooses in a list.
+        BrowserSelectOption = "browser_select_option",
+        /// Presses a key.
+        BrowserPressKey = "browser_press_key",
+        /// Takes a picture.
+        BrowserTakeScreenshot = "browser_take_screenshot",
+        /// Waits.
+        BrowserWaitFor = "browser_wait_for",
+        /// Lists, opens, selects and closes tabs.
+        BrowserTabs = "browser_tabs",
+        /// Runs JavaScript in the page.
+        BrowserEvaluate = "browser_evaluate",
+        /// Answers a dialog.
+        BrowserHandleDialog = "browser_handle_dialog",
+        /// Ends the browser.
+        BrowserClose = "browser_close",
         /// Makes a session.
         SessionCreate = "session_create",
         /// Looks at a session.
@@ -48,6 +76,8 @@ words!(
         Code = "code",
         /// The workspace.
         Files = "files",
+        /// The browser.
+        Browser = "browser",
         /// Sessions and what they cost.
         Session = "session",
     }
@@ -70,16 +100,44 @@ impl Tool {
             Self::ExecuteCode | Self::GetTask | Self::StopTask => Profile::Code,
             Self::ReadFiles | Self::WriteFiles | Self::ListFiles | Self::RemoveFiles => Profile::Files,
             Self::SessionCreate | Self::SessionGet | Self::SessionClose | Self::UsageGet => Profile::Session,
+            Self::BrowserNavigate
+            | Self::BrowserNavigateBack
+            | Self::BrowserSnapshot
+            | Self::BrowserClick
+            | Self::BrowserType
+            | Self::BrowserFillForm
+            | Self::BrowserSelectOption
+            | Self::BrowserPressKey
+            | Self::BrowserTakeScreenshot
+            | Self::BrowserWaitFor
+            | Self::BrowserTabs
+            | Self::BrowserEvaluate
+            | Self::BrowserHandleDialog
+            | Self::BrowserClose => Profile::Browser,
         }
     }
 
     fn effect(self) -> Effect {
         match self {
-            Self::GetTask | Self::ReadFiles | Self::ListFiles | Self::SessionGet | Self::UsageGet => {
-                Effect::Reads
-            }
+            Self::GetTask
+            | Self::ReadFiles
+            | Self::ListFiles
+            | Self::SessionGet
+            | Self::UsageGet
+            | Self::BrowserSnapshot
+            | Self::BrowserWaitFor => Effect::Reads,
             Self::SessionCreate => Effect::Adds,
-            Self::ExecuteCode => Effect::Changes(false),
+            Self::ExecuteCode
+            | Self::BrowserNavigateBack
+            | Self::BrowserClick
+            | Self::BrowserType
+            | Self::BrowserFillForm
+            | Self::BrowserSelectOption
+            | Self::BrowserPressKey
+            | Self::BrowserTabs
+            | Self::BrowserEvaluate
+            | Self::BrowserHandleDialog => Effect::Changes(false),
+            Self::BrowserNavigate | Self::BrowserTakeScreenshot | Self::BrowserClose => Effect::Changes(true),
             Self::StopTask | Self::WriteFiles | Self::RemoveFiles | Self::SessionClose => {
                 Effect::Changes(true)
             }
@@ -95,6 +153,20 @@ impl Tool {
             Self::WriteFiles => "Write files",
             Self::ListFiles => "List files",
             Self::RemoveFiles => "Remove files",
+            Self::BrowserNavigate => "Open a page",
+            Self::BrowserNavigateBack => "Go back",
+            Self::BrowserSnapshot => "Read the page",
+            Self::BrowserClick => "Click",
+            Self::BrowserType => "Write into a field",
+            Self::BrowserFillForm => "Fill a form",
+            Self::BrowserSelectOption => "Choose in a list",
+            Self::BrowserPressKey => "Press a key",
+            Self::BrowserTakeScreenshot => "Take a screenshot",
+            Self::BrowserWaitFor => "Wait",
+            Self::BrowserTabs => "Manage tabs",
+            Self::BrowserEvaluate => "Run JavaScript in the page",
+            Self::BrowserHandleDialog => "Answer a dialog",
+            Self::BrowserClose => "Close the browser",
             Self::SessionCreate => "Make a session",
             Self::SessionGet => "Look at a session",
             Self::SessionClose => "End a session",
@@ -125,6 +197,36 @@ impl Tool {
             }
             Self::ListFiles => "Lists a directory of /workspace.",
             Self::RemoveFiles => "Removes files of /workspace, or whole directories when recursive is true.",
+            Self::BrowserNavigate => {
+                "Opens a URL in the session's browser and answers a snapshot of the page. The network is the session's: without one only data: URLs open."
+            }
+            Self::BrowserNavigateBack => "Goes one page back and answers a snapshot.",
+            Self::BrowserSnapshot => {
+                "Answers what the page says and offers, one line per node, with refs that other browser tools take. Better than a picture for acting."
+            }
+            Self::BrowserClick => {
+                "Clicks an element once it is visible, enabled and uncovered; answers a snapshot."
+            }
+            Self::BrowserType => "Replaces the text of a field; answers a snapshot.",
+            Self::BrowserFillForm => {
+                "Fills several fields, in order; stops at the first that fails. Answers a snapshot."
+            }
+            Self::BrowserSelectOption => "Chooses options of a list by their labels; answers a snapshot.",
+            Self::BrowserPressKey => "Presses one key, with others held; answers a snapshot.",
+            Self::BrowserTakeScreenshot => {
+                "Takes a picture of the page and shows it, or stores it in /workspace. To act on the page use browser_snapshot."
+            }
+            Self::BrowserWaitFor => "Waits until a text is there or a time has passed; answers a snapshot.",
+            Self::BrowserTabs => "Lists, opens, selects or closes tabs; answers the list.",
+            Self::BrowserEvaluate => {
+                "Runs JavaScript in the page and answers its value as JSON. It sees the page, not the session's files."
+            }
+            Self::BrowserHandleDialog => {
+                "Answers the open alert, confirm or prompt. Nothing else works before."
+            }
+            Self::BrowserClose => {
+                "Ends the session's browser with its pages and cookies; the session goes on."
+            }
             Self::SessionCreate => {
                 "Makes a new, empty session with limits of its own. \
                  Only needed for other limits or a second workspace: every other tool makes one when there is none."
@@ -146,6 +248,20 @@ impl Tool {
             Self::WriteFiles => schemas::<files::WriteFiles, files::Written>(),
             Self::ListFiles => schemas::<files::ListFiles, files::Listing>(),
             Self::RemoveFiles => schemas::<files::RemoveFiles, files::Removed>(),
+            Self::BrowserNavigate => schemas::<browser::Navigate, browser::Seen>(),
+            Self::BrowserNavigateBack => schemas::<browser::OfSession, browser::Seen>(),
+            Self::BrowserSnapshot => schemas::<browser::OfSession, browser::Seen>(),
+            Self::BrowserClick => schemas::<browser::Click, browser::Seen>(),
+            Self::BrowserType => schemas::<browser::Type, browser::Seen>(),
+            Self::BrowserFillForm => schemas::<browser::FillForm, browser::Seen>(),
+            Self::BrowserSelectOption => schemas::<browser::SelectOption, browser::Seen>(),
+            Self::BrowserPressKey => schemas::<browser::PressKey, browser::Seen>(),
+            Self::BrowserTakeScreenshot => schemas::<browser::TakeScreenshot, browser::Seen>(),
+            Self::BrowserWaitFor => schemas::<browser::WaitFor, browser::Seen>(),
+            Self::BrowserTabs => schemas::<browser::Tabs, browser::Seen>(),
+            Self::BrowserEvaluate => schemas::<browser::Evaluate, browser::Seen>(),
+            Self::BrowserHandleDialog => schemas::<browser::HandleDialog, browser::Seen>(),
+            Self::BrowserClose => schemas::<browser::OfSession, browser::Closed>(),
             Self::SessionCreate => schemas::<session::SessionCreate, session::Session>(),
             Self::SessionGet => schemas::<session::SessionGet, session::Session>(),
             Self::SessionClose => schemas::<session::SessionClose, session::Session>(),
@@ -234,7 +350,7 @@ impl Selection {
                 for word in text.split(',') {
                     match word.parse() {
                         Ok(profile) => chosen.push(profile),
-                        Err(_) => query.wrong("tools", "must be some of: code, files, session"),
+                        Err(_) => query.wrong("tools", "must be some of: code, files, browser, session"),
                     }
                 }
             }
@@ -272,7 +388,7 @@ mod tests {
         assert_eq!(names("").unwrap().len(), Tool::ALL.len());
         assert_eq!(names("?tools=code").unwrap(), ["execute_code", "get_task", "stop_task"]);
         assert_eq!(names("?tools=session,files").unwrap().len(), 8);
-        for wrong in ["?tools=", "?tools=code,browser", "?tools=code&tools=files", "?tool=code"] {
+        for wrong in ["?tools=", "?tools=code,shell", "?tools=code&tools=files", "?tool=code"] {
             assert!(names(wrong).is_none(), "{wrong}");
         }
         let code = Selection::of(&"/mcp?tools=code".parse().unwrap()).unwrap();

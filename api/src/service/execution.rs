@@ -467,8 +467,8 @@ impl Service {
         if images.is_empty() && !self.0.sandbox.is_ready() {
             return Err(Refusal::Capacity("the warden is away".into()));
         }
-        let image =
-            choose(&images, language, engine).ok_or_else(|| Refusal::Isolation(missing(language, engine, runtime)))?;
+        let image = choose(&images, language, engine)
+            .ok_or_else(|| Refusal::Isolation(missing(language, engine, runtime)))?;
         Ok(Place { language, engine, runtime, image: image.digest, context })
     }
 }

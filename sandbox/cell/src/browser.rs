@@ -162,19 +162,22 @@ impl Run<'_> {
     /// Says what became of an action; what cannot be said or stored, has failed.
     fn report(&self, action: &Action, outcome: Outcome) -> Outcome {
         let stored = match (&outcome, action.path()) {
-            (Outcome::Done(reply), Some(path)) => match reply.file().map(|bytes| self.store.write(path, bytes)) {
-                Some(Err(error)) => {
-                    return self.report_failure(action, format!("{path}: {error}"));
+            (Outcome::Done(reply), Some(path)) => {
+                match reply.file().map(|bytes| self.store.write(path, bytes)) {
+                    Some(Err(error)) => {
+                        return self.report_failure(action, format!("{path}: {error}"));
+                    }
+                    Some(Ok(())) => Some(path),
+                    None => None,
                 }
-                Some(Ok(())) => Some(path),
-                None => None,
-            },
+            }
             _ => None,
         };
         let said = value(RESULT, report(action, &outcome, stored));
         if said.len() > VALUE_BYTES_MAX {
             let advice = if action.path().is_none() { "; give a path" } else { "" };
-            return self.report_failure(action, format!("{} bytes are too many for an answer{advice}", said.len()));
+            return self
+                .report_failure(action, format!("{} bytes are too many for an answer{advice}", said.len()));
         }
         self.outbox.value(said.as_bytes());
         outcome

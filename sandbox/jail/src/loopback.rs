@@ -16,7 +16,8 @@ const BACKLOG: i32 = 128;
 pub fn listen() -> io::Result<OwnedFd> {
     fault::step("listener")?;
     let socket = |kind| {
-        rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).map_err(io::Error::from)
+        rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)
+            .map_err(io::Error::from)
     };
     bring_up(&socket(SocketType::DGRAM)?)?;
     let listener = socket(SocketType::STREAM)?;

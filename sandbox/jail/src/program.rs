@@ -51,7 +51,8 @@ impl Program<'_> {
     pub fn start(&self) -> Result<Pipes, LockError> {
         fault::step("program").map_err(LockError::User)?;
         let (theirs_in, to) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(LockError::Program)?;
-        let (from, theirs_out) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(LockError::Program)?;
+        let (from, theirs_out) =
+            nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(LockError::Program)?;
         // SAFETY: ignoring installs no code that could run at a bad time.
         unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }
             .map_err(LockError::Program)?;

@@ -27,16 +27,8 @@ const DEVICES: [(&str, u64, u64); 5] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
 /// Namespaces that a cell's programs may make, of each kind. Chromium's sandbox makes the last three; with fewer than
 /// 512 pid namespaces a page of many sites ruins the browser.
-const NAMESPACES: [(&str, u32); 8] = [
-    ("mnt", 0),
-    ("uts", 0),
-    ("ipc", 0),
-    ("cgroup", 0),
-    ("time", 0),
-    ("user", 16),
-    ("net", 4),
-    ("pid", 512),
-];
+const NAMESPACES: [(&str, u32); 8] =
+    [("mnt", 0), ("uts", 0), ("ipc", 0), ("cgroup", 0), ("time", 0), ("user", 16), ("net", 4), ("pid", 512)];
 /// Those that are made only while Chromium starts.
 const AT_START: [&str; 2] = ["user", "net"];
 
@@ -47,9 +39,8 @@ pub struct Tree(OwnedFd);
 impl Tree {
     /// Takes the tree of a directory, whose mount must be in this process's mount namespace.
     pub fn of(directory: &File) -> Result<Self, Errno> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         open_tree(directory, "", flags).map(Self).map_err(errno)
     }
 
@@ -102,7 +93,8 @@ impl Namespaces {
     fn bound() -> io::Result<Self> {
         let mut at_start = Vec::new();
         for (kind, most) in NAMESPACES {
-            let mut file = OpenOptions::new().write(true).open(format!("/proc/sys/user/max_{kind}_namespaces"))?;
+            let mut file =
+                OpenOptions::new().write(true).open(format!("/proc/sys/user/max_{kind}_namespaces"))?;
             file.write_all(most.to_string().as_bytes())?;
             if AT_START.contains(&kind) {
                 at_start.push(file);

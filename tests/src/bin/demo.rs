@@ -126,12 +126,23 @@ fn browser_job(client: &Client, session: &str) -> Result<()> {
     let start = Instant::now();
     let body = json!({"actions": actions, "timeout_seconds": 30});
     let answer = client.post(&format!("/v1/sessions/{session}/browser/actions"), &body)?.expect(200);
-    for (action, result) in actions.as_array().into_iter().flatten().zip(answer["results"].as_array().context("results")?) {
+    for (action, result) in
+        actions.as_array().into_iter().flatten().zip(answer["results"].as_array().context("results")?)
+    {
         let what = ["target", "text", "path"].iter().find_map(|key| action.get(key)).map(Value::to_string);
         let kind = action["type"].as_str().unwrap_or_default();
-        println!("   {:<11} {:<42} {}", kind, what.unwrap_or_default(), result["outcome"].as_str().unwrap_or_default());
+        println!(
+            "   {:<11} {:<42} {}",
+            kind,
+            what.unwrap_or_default(),
+            result["outcome"].as_str().unwrap_or_default()
+        );
     }
-    println!("   ⇒ {} in {}; what the page says to an agent:", answer["status"].as_str().unwrap_or_default(), millis(start.elapsed()));
+    println!(
+        "   ⇒ {} in {}; what the page says to an agent:",
+        answer["status"].as_str().unwrap_or_default(),
+        millis(start.elapsed())
+    );
     show("", answer["results"][5]["text"].as_str().unwrap_or_default());
     let picture = client.get(&format!("/v1/sessions/{session}/files/approval.png"))?.bytes;
     std::fs::create_dir_all("demo-out")?;

@@ -6,9 +6,9 @@
 #![expect(missing_docs, reason = "the sandbox documents the same face")]
 
 use anchorhold_sandbox::{
-    ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus, Digest, Download,
-    Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome, Part,
-    SessionId, SessionSpec, SessionState, Tombstone, Unpacked, Usage, Walls, WorkspacePath, Written,
+    ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus, Digest,
+    Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome,
+    Part, SessionId, SessionSpec, SessionState, Tombstone, Unpacked, Usage, Walls, WorkspacePath, Written,
 };
 use bytes::Bytes;
 use futures_util::Stream;

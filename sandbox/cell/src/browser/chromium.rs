@@ -53,8 +53,15 @@ const FLAGS: &[&str] = &[
 ];
 
 /// Nothing of the session's: its environment is for its programs, and may hold what no page should see.
-const ENVIRONMENT: &[&str] =
-    &["PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "XDG_CONFIG_HOME=/tmp/.config", "XDG_CACHE_HOME=/tmp/.cache", "LANG=C.UTF-8", "TZ=UTC"];
+const ENVIRONMENT: &[&str] = &[
+    "PATH=/usr/bin:/bin",
+    "HOME=/tmp",
+    "TMPDIR=/tmp",
+    "XDG_CONFIG_HOME=/tmp/.config",
+    "XDG_CACHE_HOME=/tmp/.cache",
+    "LANG=C.UTF-8",
+    "TZ=UTC",
+];
 
 /// Starts it, with nothing open yet.
 pub(super) fn start(commit: &Commit) -> Result<Pipes, String> {
@@ -76,5 +83,7 @@ pub(super) fn start(commit: &Commit) -> Result<Pipes, String> {
 pub(super) async fn meet(pipes: Pipes, wait: Duration) -> Result<Browser, String> {
     let said = pipe::Receiver::from_owned_fd(pipes.from).map_err(|e| format!("chromium's pipe: {e}"))?;
     let told = pipe::Sender::from_owned_fd(pipes.to).map_err(|e| format!("chromium's pipe: {e}"))?;
-    Browser::connect(said, told, Instant::now() + wait).await.map_err(|e| format!("chromium does not start: {e}"))
+    Browser::connect(said, told, Instant::now() + wait)
+        .await
+        .map_err(|e| format!("chromium does not start: {e}"))
 }

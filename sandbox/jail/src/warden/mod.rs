@@ -179,7 +179,8 @@ impl Warden {
 
     /// What a request wants.
     fn kind(&self, take: &Take) -> Option<Kind> {
-        let class = take.image.map_or(Some(Class::Files), |digest| Some(self.images.get(&digest)?.image.class));
+        let class =
+            take.image.map_or(Some(Class::Files), |digest| Some(self.images.get(&digest)?.image.class));
         Some(Kind { class: class?, image: take.image })
     }
 

@@ -176,8 +176,7 @@ impl Warden {
             std::iter::once(session.workspace.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
         cell.state = State::Committing { tag: take.tag, since, until };
         self.timers.insert((until, Timer::Commit(id)));
-        packet::send(&cell.hatch, &ToCell::Commit(commit), &descriptors)
-            .map_err(|e| refuse("hatch", &e))
+        packet::send(&cell.hatch, &ToCell::Commit(commit), &descriptors).map_err(|e| refuse("hatch", &e))
     }
 
     /// What a cell says before it is live. The warden reads no hatch after that.
