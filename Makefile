@@ -6,7 +6,7 @@ export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench load fuzz-api mcp-clients setup images build ready own check clean
+.PHONY: help demo test run bench load fuzz-api fuzz-egress mcp-clients setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,6 +27,7 @@ run: ready ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
 
 bench: ready images ## the numbers of SPECIFICATION.md, with a budget per step
 	@$(BIN)/anchorhold-bench
+	@cargo test $(CARGO_FLAGS) -q -p anchorhold-egress --test all -- --ignored --nocapture figures
 
 # A package of its own, so that a load library is not built for `make demo`. It finds the programs by the path.
 load: ready ## load: how many, how fast, at what cost; ARGUMENTS="--only idle --idle 1000", or "--help"
@@ -51,6 +52,9 @@ $(CLIENTS)/installed: tests/mcp/requirements.txt tests/mcp/package-lock.json
 	cp tests/mcp/package.json tests/mcp/package-lock.json $(CLIENTS)/
 	cd $(CLIENTS) && PATH="$(CLIENTS)/venv/bin:$$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund
 	touch $@
+
+fuzz-egress: setup ## hosts, policies, addresses and TLS greetings of all kinds; CASES=1000000
+	PROPTEST_CASES=$(or $(CASES),1000000) cargo test $(CARGO_FLAGS) -p anchorhold-egress --lib
 
 setup: ## what the machine needs (Debian packages), if it is missing
 	@./setup.sh

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod egress;
 pub mod http;
 pub mod ledger;
 pub mod listen;

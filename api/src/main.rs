@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use anchorhold::cli;
 use anchorhold::config::{Flags, Raw};
+use anchorhold::{cli, egress};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +42,26 @@ enum Command {
         /// The socket of a running warden, instead of starting one
         #[arg(long, value_name = "SOCKET")]
         warden: Option<PathBuf>,
+    },
+    /// Serves the network of sessions; the only process that has one. Normally started by `serve`
+    #[command(
+        after_help = "Settings: [egress] of the configuration file, and ANCHORHOLD_EGRESS_KEY from the \
+        environment: hosts, public, allow_private, resolvers, upstream, connections, requests_per_second, bytes, \
+        idle_seconds, uid, threads."
+    )]
+    Egress {
+        /// Where the warden connects (its --egress)
+        #[arg(long, value_name = "SOCKET", required_unless_present = "kept_by")]
+        socket: Option<PathBuf>,
+        /// The configuration file
+        #[arg(long, value_name = "FILE", env = "ANCHORHOLD_CONFIG")]
+        config: Option<PathBuf>,
+        /// Ends when the warden does
+        #[arg(long)]
+        with_warden: bool,
+        /// Is the process that this one keeps up, with the socket as its standard input
+        #[arg(long, value_name = "PID", hide = true, conflicts_with = "socket")]
+        kept_by: Option<i32>,
     },
     /// Says which walls stand on this machine; exit code 1 when a required one does not
     Doctor {
@@ -129,6 +149,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let flags = settings.flags(listen, insecure);
             let config = Raw::load(&flags, std::env::vars())?.resolve(flags.file)?;
             anchorhold::serve::serve(config, warden)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Egress { socket, config, with_warden, kept_by } => {
+            match (socket, kept_by) {
+                (Some(socket), _) => egress::keep(&egress::Arguments { socket, config, with_warden })?,
+                (None, Some(keeper)) => egress::serve(config.as_deref(), with_warden, keeper)?,
+                (None, None) => anyhow::bail!("where the warden connects is not said: --socket"),
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { json, config } => anchorhold::doctor::doctor(json, config.as_deref()),

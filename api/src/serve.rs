@@ -1,7 +1,7 @@
 //! From nothing to a serving process, and back.
 //!
 //! ```text
-//! root:  directories, admin key ─► warden (unless one answers) ─► listener ─► become `uid`, for good
+//! root:  directories, admin key ─► egress, warden (unless they answer) ─► listener ─► become `uid`, for good
 //! uid:   runtime ─► ledger ─► sandbox ─► what was left is taken up ─► serve ─► drain ─► end
 //! ```
 //!
@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// How long a warden that was just started may take to answer.
-const WARDEN_MAX: Duration = Duration::from_secs(20);
+/// How long a process of our own may take to answer after its start, and to end.
+const OWN_MAX: Duration = Duration::from_secs(20);
 /// Descriptors: some of every cell, one of every connection.
 const DESCRIPTORS: u64 = 65_536;
 /// Whoever collects numbers needs one or two.
@@ -43,24 +43,31 @@ struct Ready {
     listener: TcpListener,
     admin: Option<TcpListener>,
     socket: PathBuf,
-    /// The warden is ours: it ends with us.
-    own_warden: Option<OwnWarden>,
+    /// The warden is ours: it ends with us, and egress with it.
+    own: Vec<Own>,
     key: Secret,
 }
 
-/// A warden that serves nobody but us.
+/// A process that serves nobody but us: the warden, egress.
 #[derive(Debug)]
-struct OwnWarden {
+struct Own {
     socket: PathBuf,
     /// The process, unless an earlier life of ours started it.
     child: Option<Child>,
 }
 
-impl OwnWarden {
+impl Own {
+    /// One that outlived an earlier life of ours, or a new one.
+    fn at(socket: PathBuf, command: impl FnOnce(&Path) -> Command) -> anyhow::Result<Self> {
+        let child = if answers(&socket) { None } else { Some(start(command(&socket), &socket)?) };
+        Ok(Self { socket, child })
+    }
+
     /// Waits until it has cleaned up and ended, for a while.
     async fn gone(mut self) {
-        let end = Instant::now() + WARDEN_MAX;
-        // It removes its socket last. Being root's, it cannot be signalled from here; it was told through the sandbox.
+        let end = Instant::now() + OWN_MAX;
+        // It removes its socket last. Being root's, it cannot be signalled from here; the warden was told through the
+        // sandbox, and tells egress.
         let left = |child: &mut Option<Child>, socket: &Path| match child {
             Some(child) => matches!(child.try_wait(), Ok(None)),
             None => socket.exists(),
@@ -105,21 +112,24 @@ fn prepare(config: &Config, warden: Option<PathBuf>, root: bool) -> anyhow::Resu
         own(&key_path, config.uid)?;
     }
     raise_limits()?;
-    let (socket, own_warden) = match warden {
-        Some(socket) => (socket, None),
-        None => own_warden(config).map(|own| (own.socket.clone(), Some(own)))?,
+    let (socket, own) = match warden {
+        Some(socket) => (socket, Vec::new()),
+        None => {
+            let own = own_processes(config)?;
+            (own[0].socket.clone(), own.into())
+        }
     };
     let admin = config.admin_listen.map(bind).transpose()?;
-    Ok(Ready { listener: bind(config.listen)?, admin, socket, own_warden, key })
+    Ok(Ready { listener: bind(config.listen)?, admin, socket, own, key })
 }
 
-/// Our own warden: one that outlived an earlier life of ours, or a new one.
-fn own_warden(config: &Config) -> anyhow::Result<OwnWarden> {
+/// Our own warden, and egress for it.
+fn own_processes(config: &Config) -> anyhow::Result<[Own; 2]> {
     let run = config.data_dir.join("run");
     directory(&run, 0o755)?;
-    let socket = run.join("warden.sock");
-    let child = if answers(&socket) { None } else { Some(start_warden(config, &socket)?) };
-    Ok(OwnWarden { socket, child })
+    let egress = Own::at(run.join("egress.sock"), |socket| egress_command(config, socket))?;
+    let warden = Own::at(run.join("warden.sock"), |socket| warden_command(config, socket, &egress.socket))?;
+    Ok([warden, egress])
 }
 
 fn directory(path: &Path, mode: u32) -> anyhow::Result<()> {
@@ -143,7 +153,7 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Enough descriptors, as far as this system lets root have them; and no core files: there are keys in memory.
-fn raise_limits() -> anyhow::Result<()> {
+pub(crate) fn raise_limits() -> anyhow::Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     // In a container root may not be allowed to raise its hard limit: then that one is all there is.
@@ -154,7 +164,7 @@ fn raise_limits() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a warden takes connections at this socket.
+/// Whether somebody takes connections at this socket.
 fn answers(socket: &Path) -> bool {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let Ok(address) = SocketAddrUnix::new(socket) else { return false };
@@ -163,29 +173,40 @@ fn answers(socket: &Path) -> bool {
         .is_ok()
 }
 
-fn start_warden(config: &Config, socket: &Path) -> anyhow::Result<Child> {
-    let program = warden_program();
-    let mut command = Command::new(&program);
+fn warden_command(config: &Config, socket: &Path, egress: &Path) -> Command {
+    let mut command = Command::new(warden_program());
     command.arg("--socket").arg(socket);
     command.arg("--data-dir").arg(config.data_dir.join("warden"));
     command.arg("--image-dir").arg(&config.image_dir);
     command.arg("--client-uid").arg(config.uid.to_string());
-    if let Some(file) = &config.file {
-        command.arg("--config").arg(file);
-    }
+    command.arg("--egress").arg(egress);
+    command.args(config.file.iter().flat_map(|file| ["--config".as_ref(), file.as_os_str()]));
+    command
+}
+
+fn egress_command(config: &Config, socket: &Path) -> Command {
+    // Whatever became of the file meanwhile: the same program.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("anchorhold").args(["egress", "--with-warden", "--socket"]).arg(socket);
+    command.args(config.file.iter().flat_map(|file| ["--config".as_ref(), file.as_os_str()]));
+    command
+}
+
+/// Starts a process of our own, and waits until it answers.
+fn start(mut command: Command, socket: &Path) -> anyhow::Result<Child> {
     // A group of its own: what is sent to ours (Ctrl-C) is not for it.
     let mut child = command
         .stdin(Stdio::null())
         .process_group(0)
         .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))?;
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
     let begun = Instant::now();
     while !answers(socket) {
         if let Some(status) = child.try_wait()? {
-            bail!("the warden ended before it answered ({status})");
+            bail!("the process for {} ended before it answered ({status})", socket.display());
         }
-        if begun.elapsed() > WARDEN_MAX {
-            bail!("the warden does not answer at {}", socket.display());
+        if begun.elapsed() > OWN_MAX {
+            bail!("nobody answers at {}", socket.display());
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -199,7 +220,7 @@ pub fn warden_program() -> PathBuf {
 }
 
 /// For good: another uid, no groups, no capabilities, none to be had again.
-fn become_unprivileged(uid: u32) -> anyhow::Result<()> {
+pub(crate) fn become_unprivileged(uid: u32) -> anyhow::Result<()> {
     use caps::{CapSet, Capability};
     let (user, group) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(uid));
     for capability in caps::read(None, CapSet::Bounding)? {
@@ -277,9 +298,11 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     door.await?;
     audit.close();
     tokio::task::spawn_blocking(move || traces.close()).await?;
-    if let Some(warden) = ready.own_warden {
+    if !ready.own.is_empty() {
         sandbox.shut_down_warden().await;
-        warden.gone().await;
+    }
+    for own in ready.own {
+        own.gone().await;
     }
     Ok(())
 }

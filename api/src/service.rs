@@ -47,7 +47,7 @@ use crate::tenant::{Denied, Tenant, Tenants};
 use crate::traces::Traces;
 use crate::words::{CloseReason, Runtime, SessionStatus};
 use anchorhold_sandbox::{
-    Boottime, Error, ExecutionId, FileError, Id, LimitError, LimitField, RequestedLimits, SessionId,
+    Boottime, Error, ExecutionId, FileError, Id, LimitError, LimitField, Network, RequestedLimits, SessionId,
     SessionSpec,
 };
 use live::{Live, LiveTable};
@@ -502,6 +502,7 @@ impl Service {
             group,
             limits: row.terms.limits,
             env: row.terms.env.clone(),
+            network: Network::None,
             expires_at: row.expires_boot,
         }
     }

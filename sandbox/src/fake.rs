@@ -6,6 +6,7 @@ use anchorhold_jail::control::{
     Boottime, Cause, CellInfo, Class, Digest, FromWarden, Image, Refusal, Take, ToWarden, Tombstone, VERSION,
     Welcome,
 };
+use anchorhold_jail::egress::Traffic;
 use anchorhold_jail::hatch::{
     Ended, Entry, EntryKind, Execute, FileAction, FileAnswer, FileError, FileRequest, FromCell, How, Stream,
     ToCell,
@@ -264,6 +265,7 @@ impl Shared {
             cpu_us: cpu_of(&known.counters[0]) - BASE_US,
             memory_peak_bytes: 4 << 20,
             oom_kills: u64::from(cause == Cause::OutOfMemory),
+            traffic: Traffic::default(),
         };
         self.tombstones.push(tombstone.clone());
         self.say(&FromWarden::CellEnded(tombstone));

@@ -9,6 +9,7 @@ use crate::execution::ContextKey;
 use crate::session::{Given, Inner, Session, SessionSpec};
 use crate::usage::{Taking, us_between};
 use anchorhold_jail::control::{Cause, FromWarden, Image, Take, ToWarden, Tombstone, VERSION, Welcome};
+use anchorhold_jail::egress::Decision;
 use anchorhold_jail::id::{CellId, ExecutionId, SessionId};
 use anchorhold_jail::packet::{PacketError, Packets};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -45,6 +46,13 @@ pub enum Event {
         /// when nobody opened or adopted its session in this process: then it is `tombstone.cpu_us` less what was
         /// recorded.
         standing_cpu_us: Option<u64>,
+    },
+    /// Egress decided on a connection of a session: for the audit log.
+    Decided {
+        /// Which session.
+        session: SessionId,
+        /// What.
+        decision: Decision,
     },
     /// The connection to the warden broke. Sessions that had cells are [`crate::SessionState::Lost`].
     WardenLost,
@@ -116,7 +124,7 @@ impl Sandbox {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn connect(socket: &Path) -> Result<(Self, mpsc::UnboundedReceiver<Event>), Error> {
-        // Unbounded, and bounded all the same: one event for each end of a cell.
+        // Unbounded, and bounded all the same: one event for each end of a cell, and decisions at egress' pace.
         let (events, receiver) = mpsc::unbounded_channel();
         let hub = Arc::new(Hub {
             socket: socket.to_owned(),
@@ -346,6 +354,7 @@ impl Hub {
                     session.session_ended();
                 }
             }
+            FromWarden::Decided { session, decision } => self.emit(Event::Decided { session, decision }),
             FromWarden::Welcome(_) | FromWarden::Rejected { .. } | FromWarden::Cell(_) => {
                 return Err(PacketError::Malformed("a greeting out of turn"));
             }

@@ -20,6 +20,7 @@ use crate::sandbox::{Hub, Wanted};
 use crate::usage::Taking;
 use anchorhold_jail::control::{Boottime, CellInfo, ToWarden, Tombstone};
 use anchorhold_jail::counters::Counters;
+use anchorhold_jail::egress::Network;
 use anchorhold_jail::hatch::{Execute, ToCell};
 use anchorhold_jail::id::{CellId, ExecutionId, GroupId, SessionId};
 use anchorhold_jail::packet::{PacketError, Packets};
@@ -46,6 +47,8 @@ pub struct SessionSpec {
     pub limits: Limits,
     /// The environment of everything in it.
     pub env: Vec<(String, String)>,
+    /// What it asked for of the network.
+    pub network: Network,
     /// When the warden ends it by itself.
     pub expires_at: Boottime,
 }

@@ -101,6 +101,7 @@ impl Footprint {
             "anchorhold-warden",
             "anchorhold-cell",
             "anchorhold-evil",
+            "anchorhold-egress",
             "chromium-headless-shell",
         ];
         let pids = fs::read_dir("/proc")

@@ -283,7 +283,55 @@ mod tests {
         }
     }
 
+    /// Characters that parsers disagree about.
+    const ODD: &[char] = &[
+        '.', '-', '_', ':', '[', ']', '/', '\\', '?', '#', '@', '%', '0', '1', 'x', 'X', ' ', '\t', '\r',
+        '\n', '\0', '*', '\u{ad}', '\u{200b}', '\u{200d}', '\u{3002}', '\u{ff0e}', '\u{ff10}', '\u{212a}',
+        'ß', 'ü', 'İ', '\u{2024}',
+    ];
+
+    /// Usual hosts, with a few characters put in, taken out or made large.
+    fn mutated() -> impl Strategy<Value = String> {
+        let usual = prop::sample::select(vec![
+            "allowed.example",
+            "a.b",
+            "xn--bcher-kva.example",
+            "bücher.example",
+            "127.0.0.1",
+            "169.254.169.254",
+            "[::ffff:10.0.0.1]",
+            "[2606:4700::1]",
+            "0x7f.1",
+            "1.2.3",
+        ]);
+        let change = (any::<prop::sample::Index>(), prop::sample::select(ODD), 0..4u8);
+        (usual, prop::collection::vec(change, 0..5)).prop_map(|(usual, changes)| {
+            let mut text: Vec<char> = usual.chars().collect();
+            for (at, odd, how) in changes {
+                let at = at.index(text.len() + 1);
+                match how {
+                    0 | 1 => text.insert(at, odd),
+                    2 if at < text.len() => drop(text.remove(at)),
+                    _ => text.iter_mut().skip(at).take(1).for_each(|c| *c = c.to_ascii_uppercase()),
+                }
+            }
+            text.into_iter().collect()
+        })
+    }
+
     proptest! {
+        /// What we take for a host, the parser of browsers takes for the same one: nobody in the session, and nobody
+        /// behind an upstream, reads another host there.
+        #[test]
+        fn nobody_reads_another_host(text in mutated()) {
+            if let Ok(ours) = text.parse::<Host>() {
+                let theirs = url::Url::parse(&format!("http://{text}/")).ok();
+                // Parsed again, since IPv6 has more than one way to be written.
+                let theirs = theirs.as_ref().and_then(url::Url::host_str).map(str::parse);
+                prop_assert_eq!(theirs, Some(Ok(ours)), "{:?}", text);
+            }
+        }
+
         /// Parsing what was printed gives the same: there is one form, and it is a fixed point.
         #[test]
         fn the_canonical_form_is_a_fixed_point(text in "\\PC{0,40}|[a-zA-Z0-9.-]{1,30}|\\[[0-9a-f:.]{1,20}\\]") {

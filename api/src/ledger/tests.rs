@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::price::{Plan, Used};
-use anchorhold_sandbox::{Cause, Tombstone};
+use anchorhold_sandbox::{Cause, Tombstone, Traffic};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,7 +79,15 @@ fn closing(new: &NewExecution, cell: Option<(CellId, u64)>, cpu_us: u64) -> Clos
 }
 
 fn tombstone(cell: CellId, session: SessionId, cpu_us: u64) -> Tombstone {
-    Tombstone { cell, session, cause: Cause::Ended, cpu_us, memory_peak_bytes: 0, oom_kills: 0 }
+    Tombstone {
+        cell,
+        session,
+        cause: Cause::Ended,
+        cpu_us,
+        memory_peak_bytes: 0,
+        oom_kills: 0,
+        traffic: Traffic::default(),
+    }
 }
 
 fn once(key: &str) -> Once {

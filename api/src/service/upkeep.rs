@@ -11,7 +11,7 @@ use crate::price::Plan;
 use crate::tenant::Tenants;
 use crate::traces::Traces;
 use crate::words::CloseReason;
-use anchorhold_sandbox::{Boottime, Event, SessionState, Tombstone};
+use anchorhold_sandbox::{Boottime, Decision, Event, SessionId, SessionState, Tombstone};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -53,6 +53,16 @@ pub struct Parts {
     pub traces: Traces,
     /// Tells this start of the machine from others.
     pub boot_id: String,
+}
+
+/// Says what egress decided. The target is in canonical form (letters, digits, hyphens, dots, a port) and bounded.
+fn tell(session: SessionId, decision: &Decision) {
+    let Decision { way, target, address, rule, missed } = decision;
+    let target = target.as_deref().unwrap_or("-");
+    match rule {
+        None => tracing::info!(%session, ?way, target, ?address, missed, "egress allowed"),
+        Some(rule) => tracing::info!(%session, ?way, target, rule, missed, "egress refused"),
+    }
 }
 
 impl Service {
@@ -111,6 +121,7 @@ impl Service {
                 Some(live) => live.cell_ended(tombstone),
                 None => self.settle(None, tombstone),
             },
+            Event::Decided { session, decision } => tell(session, &decision),
             Event::WardenLost => {
                 tracing::warn!("the warden was lost");
                 self.look();

@@ -3,6 +3,7 @@
 //! One connection, one controller at a time. The API names images by digest and cells by id, never by path; what it
 //! may ask for is capped by ceilings that the warden reads itself. Answers to `Take` come in any order, by tag.
 
+use crate::egress::{Decision, Network, Traffic};
 use crate::id::{CellId, ExecutionId, GroupId, SessionId};
 use crate::walls::Walls;
 use serde::{Deserialize, Serialize};
@@ -140,6 +141,8 @@ pub struct Take {
     pub limits: CellLimits,
     /// The session's environment.
     pub env: Vec<(String, String)>,
+    /// What the session asked for of the network; for cells of classes that have one.
+    pub network: Network,
     /// When the warden ends the session by itself.
     pub expires_at: Boottime,
 }
@@ -229,6 +232,13 @@ pub enum FromWarden {
     },
     /// A cell is gone: its processes, its cgroup and its descriptors. Kept until acknowledged.
     CellEnded(Tombstone),
+    /// Egress decided on a connection of the session.
+    Decided {
+        /// Which session.
+        session: SessionId,
+        /// What.
+        decision: Decision,
+    },
     /// The session is gone with everything it owned.
     SessionEnded {
         /// Which one.
@@ -279,6 +289,8 @@ pub struct Tombstone {
     pub memory_peak_bytes: u64,
     /// How many of its processes the kernel killed for memory.
     pub oom_kills: u64,
+    /// What it sent to the network and got from it.
+    pub traffic: Traffic,
 }
 
 /// What ended a cell. Decided by what the warden did and what the kernel counted, never by what the cell said.

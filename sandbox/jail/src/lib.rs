@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod control;
 pub mod counters;
 mod dynmods;
+pub mod egress;
 pub mod fault;
 pub mod hatch;
 pub mod id;

@@ -43,6 +43,9 @@ struct Serve {
     /// The user that may connect, besides root.
     #[arg(long)]
     client_uid: u32,
+    /// The socket of egress; without it no cell has a network.
+    #[arg(long)]
+    egress: Option<PathBuf>,
     /// The configuration file; belongs to root.
     #[arg(long)]
     config: Option<PathBuf>,
@@ -72,6 +75,7 @@ fn run(serve: Serve) -> Outcome {
         socket: serve.socket,
         image_dir: serve.image_dir,
         client_uid: serve.client_uid,
+        egress: serve.egress,
     };
     keeper::run(&Config::read(arguments, serve.config.as_deref())?)?;
     Ok(ExitCode::SUCCESS)
@@ -83,6 +87,7 @@ fn examine(json: bool, config: Option<PathBuf>) -> Outcome {
         socket: PathBuf::new(),
         image_dir: PathBuf::from("/nonexistent"),
         client_uid: 0,
+        egress: None,
     };
     let findings = doctor::examine(&Config::read(arguments, config.as_deref())?);
     if json {

@@ -141,6 +141,7 @@ impl Core {
             image,
             limits: spec.limits.of_cells(),
             env: spec.env.clone(),
+            network: spec.network.clone(),
             expires_at: self.expires_at,
         };
         self.touched = true;

@@ -48,7 +48,7 @@ async fn every_microsecond_is_accounted_once() {
         .try_recv()
         .map(|event| match event {
             Event::CellEnded { tombstone, standing_cpu_us } => (tombstone, standing_cpu_us),
-            other @ Event::WardenLost => panic!("{other:?}"),
+            other @ (Event::WardenLost | Event::Decided { .. }) => panic!("{other:?}"),
         })
         .expect("delivered before `close` returns");
     assert_eq!((Some(tombstone.cell), standing), (next.cell, Some(0)));

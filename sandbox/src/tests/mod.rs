@@ -8,8 +8,8 @@ mod restart;
 
 use crate::fake::{FakeWarden, IMAGE};
 use crate::{
-    Boottime, ContextKey, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId, Limits, Sandbox,
-    Session, SessionId, SessionSpec,
+    Boottime, ContextKey, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId, Limits, Network,
+    Sandbox, Session, SessionId, SessionSpec,
 };
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -34,6 +34,7 @@ fn spec() -> SessionSpec {
             cpu_us: 60_000_000,
         },
         env: vec![("A".to_owned(), "b".to_owned())],
+        network: Network::None,
         expires_at: Boottime::now().plus_us(3_600_000_000),
     }
 }

@@ -8,7 +8,7 @@
 use anchorhold_sandbox::{
     ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus, Digest,
     Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome,
-    Part, SessionId, SessionSpec, SessionState, Tombstone, Unpacked, Usage, Walls, WorkspacePath, Written,
+    Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls, WorkspacePath, Written,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -342,6 +342,7 @@ impl Session {
                 cpu_us: counter.cpu_us,
                 memory_peak_bytes: 0,
                 oom_kills: 0,
+                traffic: Traffic::default(),
             };
             inside.finals.insert(cell, counter.cpu_us);
             inside.tombstones.insert(cell, tombstone.clone());

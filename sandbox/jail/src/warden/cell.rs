@@ -7,6 +7,7 @@
 //! ```
 //! There is no way back: a cell that was committed is never pooled again.
 
+use super::egress::Outlet;
 use super::zygotes::Kind;
 use crate::cgroup::CellGroup;
 use crate::control::{Boottime, Cause, CellInfo};
@@ -67,6 +68,8 @@ pub struct Cell {
     pub taken: Option<Taken>,
     /// When it is killed, and on which execution's account.
     pub deadline: Option<(Boottime, ExecutionId)>,
+    /// Its way out, if it has a network.
+    pub outlet: Option<Outlet>,
     /// Why it is being ended, once something decided so.
     pub cause: Option<Cause>,
     pidfd: OwnedFd,
@@ -85,6 +88,7 @@ impl Cell {
             assembler: Assembler::default(),
             taken: None,
             deadline: None,
+            outlet: None,
             cause: None,
             pidfd,
             pid,

@@ -14,6 +14,8 @@ pub struct Arguments {
     pub image_dir: PathBuf,
     /// The only user, besides root, that may connect.
     pub client_uid: u32,
+    /// Where egress listens, if there is one.
+    pub egress: Option<PathBuf>,
     /// Tells instances on one host apart: names the cgroup where the configuration does not.
     pub instance: String,
 }

@@ -4,6 +4,7 @@ use super::config::Config;
 use super::keeper;
 use crate::cgroup::Layout;
 use crate::control::{Boottime, CellLimits, FromWarden, Take, ToWarden, VERSION};
+use crate::egress::Network;
 use crate::id::{GroupId, SessionId};
 use crate::packet;
 use crate::walls::Wall;
@@ -132,6 +133,7 @@ fn converse(warden: &OwnedFd) -> Result<Vec<Finding>, String> {
         image: None,
         limits,
         env: vec![],
+        network: Network::None,
         expires_at: Boottime::now().plus_us(60_000_000),
     };
     packet::send(warden, &ToWarden::Hello { version: VERSION }, &[]).map_err(text)?;

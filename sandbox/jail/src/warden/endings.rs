@@ -5,6 +5,7 @@ use super::watch::Source;
 use super::{RETRY_PAUSE_US, Timer, Warden, log};
 use crate::control::{Boottime, Cause, FromWarden, Refusal, Tombstone};
 use crate::counters::Reading;
+use crate::egress::Traffic;
 use crate::id::{CellId, ExecutionId, SessionId};
 
 impl Warden {
@@ -46,8 +47,9 @@ impl Warden {
                 self.say(&FromWarden::Refused { tag, why }, vec![]);
             }
         }
+        let traffic = cell.outlet.take().map(|outlet| self.outlets.close(outlet)).unwrap_or_default();
         let group = cell.taken.take().map(|taken| {
-            let tombstone = inscription(&cell, &taken);
+            let tombstone = inscription(&cell, &taken, traffic);
             self.tombstones.insert(id, tombstone.clone());
             self.say(&FromWarden::CellEnded(tombstone), vec![]);
             (taken.session, taken.group)
@@ -99,12 +101,13 @@ impl Warden {
             log(&format!("remove a session's cgroup: {error}"));
         }
         self.uids.give_back(session.uids);
+        self.outlets.forget(id);
         self.say(&FromWarden::SessionEnded { session: id }, vec![]);
     }
 }
 
 /// What is written on the tombstone of a cell.
-fn inscription(cell: &Cell, taken: &Taken) -> Tombstone {
+fn inscription(cell: &Cell, taken: &Taken, traffic: Traffic) -> Tombstone {
     let reading = taken.counters.read().unwrap_or_else(|error| {
         log(&format!("the counters of a cell cannot be read: {error}"));
         Reading::default()
@@ -117,5 +120,6 @@ fn inscription(cell: &Cell, taken: &Taken) -> Tombstone {
         cpu_us: reading.cpu_us.saturating_sub(taken.cpu_base_us),
         memory_peak_bytes: reading.memory_peak_bytes,
         oom_kills: reading.oom_kills,
+        traffic,
     }
 }

@@ -12,6 +12,7 @@ pub mod cell;
 pub mod config;
 mod controller;
 pub mod doctor;
+pub mod egress;
 mod endings;
 pub mod images;
 pub mod keeper;
@@ -24,10 +25,12 @@ pub mod zygotes;
 
 use crate::cgroup::{CgroupError, Layout, Remains, Tree};
 use crate::control::{Boottime, Cause, Class, Digest, Take, Tombstone};
+use crate::egress::Traffic;
 use crate::id::{CellId, Id, SessionId};
 use cell::Cell;
 use config::Config;
 use controller::Controller;
+use egress::Outlets;
 use nix::errno::Errno;
 use queue::Queue;
 use session::Session;
@@ -65,6 +68,7 @@ enum Timer {
     Orphans,
     Refill,
     Removal(CellId),
+    Egress,
 }
 
 struct Waiting {
@@ -95,6 +99,7 @@ pub struct Warden {
     sessions: HashMap<SessionId, Session>,
     tombstones: HashMap<CellId, Tombstone>,
     waiting: Queue<Waiting>,
+    outlets: Outlets,
     timers: BTreeSet<(Boottime, Timer)>,
     life: u64,
     stopping: bool,
@@ -146,6 +151,7 @@ impl Warden {
             pools: HashMap::new(),
             sessions: HashMap::new(),
             waiting: Queue::default(),
+            outlets: Outlets::new(config.arguments.egress.clone()),
             timers: BTreeSet::new(),
             stopping: false,
             config,
@@ -159,6 +165,7 @@ impl Warden {
             warden.start_zygote(kind).map_err(|e| WardenError::Zygote(kind.class, e))?;
         }
         warden.orphans_begin();
+        warden.tend_outlets()?;
         Ok(warden)
     }
 
@@ -169,7 +176,7 @@ impl Warden {
             for token in self.watch.wait(next)? {
                 self.handle(token)?;
             }
-            self.fire_timers();
+            self.fire_timers()?;
             self.serve_waiting();
             self.refill();
         }
@@ -206,10 +213,11 @@ impl Warden {
                 self.bury(cell);
                 Ok(())
             }
+            Some(Source::Egress) => self.hear_egress(),
         }
     }
 
-    fn fire_timers(&mut self) {
+    fn fire_timers(&mut self) -> Result<(), WardenError> {
         let now = Boottime::now();
         while let Some(&(at, timer)) = self.timers.first() {
             if at > now {
@@ -231,6 +239,7 @@ impl Warden {
                         self.timers.insert((now.plus_us(RETRY_PAUSE_US), Timer::Removal(id)));
                     }
                 }
+                Timer::Egress => self.tend_outlets()?,
                 Timer::Orphans => {
                     for session in self.sessions.keys().copied().collect::<Vec<_>>() {
                         self.end_session(session, Cause::Orphaned);
@@ -247,10 +256,12 @@ impl Warden {
                 self.timers.insert((now.plus_us(1_000), Timer::Waiting));
             }
         }
+        Ok(())
     }
 
     /// The end: pooled cells, zygotes, the tree.
     fn end_everything(&mut self) {
+        self.outlets.farewell();
         for (_, (_, zygote)) in self.zygotes.drain() {
             zygote.end();
         }
@@ -274,6 +285,7 @@ fn tombstone_of(remains: Remains) -> Tombstone {
         cpu_us: remains.reading.cpu_us,
         memory_peak_bytes: remains.reading.memory_peak_bytes,
         oom_kills: remains.reading.oom_kills,
+        traffic: Traffic::default(),
     }
 }
 

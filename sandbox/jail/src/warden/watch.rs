@@ -23,6 +23,8 @@ pub enum Source {
     Hatch(CellId),
     /// A cell's pid 1 ended.
     Ended(CellId),
+    /// Egress speaks or is gone.
+    Egress,
 }
 
 /// See the module. A descriptor that is closed everywhere leaves by itself; [`Self::forget`] drops what it stood for.
