@@ -17,11 +17,18 @@ tests!(
 );
 
 fn every_missing_wall_refuses_the_cell(_: &Shared) -> Result<()> {
-    for step in anchorhold_jail::fault::STEPS {
+    use anchorhold_jail::fault::{PROGRAM_STEPS, STEPS};
+    for step in STEPS.iter().chain(PROGRAM_STEPS) {
         let server = Server::start(Options::default().fault(step))?;
         let client = server.client()?;
-        let run = client.post("/v1/run", &json!({"language": "javascript", "code": "1"}))?;
-        assert_eq!(run.problem(503), "isolation_unavailable", "{step}: {}", run.text());
+        if STEPS.contains(step) {
+            let run = client.post("/v1/run", &json!({"language": "javascript", "code": "1"}))?;
+            assert_eq!(run.problem(503), "isolation_unavailable", "{step}: {}", run.text());
+        }
+        let session = client.session(&json!({"browser": {}}))?;
+        let actions = json!({"actions": [{"type": "snapshot"}]});
+        let run = client.post(&format!("/v1/sessions/{session}/browser/actions"), &actions)?;
+        assert_eq!(run.problem(503), "isolation_unavailable", "{step}, browser: {}", run.text());
         // A refused cell is killed at once, and gone a moment later.
         let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
         while !host::cell_processes(&server.cgroup()).is_empty() {

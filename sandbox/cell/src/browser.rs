@@ -45,8 +45,8 @@ enum Order {
 /// Runs a cell in this process, from `Prepared` to its end.
 pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
     life::end_on_panic();
-    let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
     let (commit, [files, workspace, tmp]) = life::wait_for_commit(&hatch);
+    let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
     let namespaces = life::require(&hatch, root::furnish(&workspace, &tmp).map_err(|e| e.to_string()));
     let pipes = life::require(&hatch, chromium::start(&commit));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();

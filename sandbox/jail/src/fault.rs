@@ -11,7 +11,7 @@ pub const VARIABLE: &str = "ANCHORHOLD_FAULT";
 
 static STEP: OnceLock<Option<String>> = OnceLock::new();
 
-/// Every step there is.
+/// Every step that all cells have.
 pub const STEPS: &[&str] = &[
     "zygote_namespaces",
     "zygote_root",
@@ -21,10 +21,6 @@ pub const STEPS: &[&str] = &[
     "session_cgroup",
     "cell_cgroup",
     "user_map",
-    "listener",
-    "namespaces",
-    "mounts",
-    "program",
     "user",
     "capabilities",
     "no_new_privileges",
@@ -32,6 +28,9 @@ pub const STEPS: &[&str] = &[
     "seccomp",
     "readback",
 ];
+
+/// The steps of cells that run programs.
+pub const PROGRAM_STEPS: &[&str] = &["listener", "namespaces", "mounts", "program"];
 
 /// `EIO` when this step was told to fail.
 pub fn step(name: &str) -> Result<(), Errno> {
