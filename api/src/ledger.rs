@@ -30,7 +30,9 @@ use crate::service::Defaults;
 use crate::words::{
     CloseReason, Engine, ExecutionStatus, Language, LimitName, RecordKind, Runtime, SessionStatus,
 };
-use anchorhold_sandbox::{Boottime, CellId, Digest, ExecutionId, Limits, Piece, SessionId, Taking, Walls};
+use anchorhold_sandbox::{
+    Boottime, CellId, Digest, ExecutionId, Limits, Network, Piece, SessionId, Taking, Walls,
+};
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{
@@ -92,6 +94,9 @@ pub struct Terms {
     pub env: Vec<(String, String)>,
     /// Ends it when nothing happened for as long.
     pub idle_timeout_us: Option<u64>,
+    /// What it may reach.
+    #[serde(default)]
+    pub network: Network,
 }
 
 /// How [`Limits`] are written.

@@ -220,6 +220,8 @@ pub struct SessionRequest {
     pub env: Vec<(String, String)>,
     /// The client's tags.
     pub metadata: BTreeMap<String, String>,
+    /// What it may reach.
+    pub network: Network,
 }
 
 /// What of a session is to be changed.
@@ -486,6 +488,7 @@ impl Service {
                 limits,
                 env: request.env,
                 idle_timeout_us: request.idle_timeout_us,
+                network: request.network,
             },
             walls: None,
         };
@@ -502,7 +505,7 @@ impl Service {
             group,
             limits: row.terms.limits,
             env: row.terms.env.clone(),
-            network: Network::None,
+            network: row.terms.network.clone(),
             expires_at: row.expires_boot,
         }
     }

@@ -35,7 +35,7 @@ mod fake;
 mod tests;
 
 pub use anchorhold_jail::control::{Boottime, Cause, Class, Digest, DigestError, Image, Tombstone};
-pub use anchorhold_jail::egress::{Decision, Network, Traffic, Way};
+pub use anchorhold_jail::egress::{Decision, HOSTS_MAX, Network, Traffic, Way};
 pub use anchorhold_jail::hatch::{ArchiveFormat, Change, Dialect, Entry, EntryKind, FileError, Part};
 pub use anchorhold_jail::id::{CellId, ExecutionId, GroupId, Id, IdError, SessionId};
 pub use anchorhold_jail::walls::{Wall, Walls};

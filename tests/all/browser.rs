@@ -1,10 +1,12 @@
 //! The browser: what it is asked, what is around it, and what is left of it.
 
 use crate::Shared;
-use anchorhold_tests::{Client, host};
+use anchorhold_tests::{Client, Options, Server, host};
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 
 tests!(
     a_form_is_filled_sent_and_looked_at,
@@ -12,6 +14,8 @@ tests!(
     actions_stop_at_the_first_that_fails,
     mistakes_are_told_before_anything_is_done,
     nothing_is_reached_without_a_network,
+    pages_are_reached_by_the_sessions_list,
+    what_a_session_shall_reach_is_checked,
     the_walls_of_a_browser_stand,
     a_browser_that_dies_begins_anew,
     actions_are_cancelled_and_time_out,
@@ -179,7 +183,7 @@ fn mistakes_are_told_before_anything_is_done(shared: &Shared) -> Result<()> {
 fn nothing_is_reached_without_a_network(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let session = session(&client)?;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let port = listener.local_addr()?.port();
     for url in [
@@ -197,6 +201,105 @@ fn nothing_is_reached_without_a_network(shared: &Shared) -> Result<()> {
     let heard = listener.accept();
     ensure!(heard.is_err(), "somebody connected: {heard:?}");
     client.close(&session)?;
+    Ok(())
+}
+
+/// A site on this machine: a form, what was sent with it, and a way to somewhere else.
+fn site(elsewhere: u16) -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            std::thread::spawn(move || answer(connection, elsewhere));
+        }
+    });
+    Ok(port)
+}
+
+fn answer(mut connection: TcpStream, elsewhere: u16) -> Option<()> {
+    let mut request = vec![0; 16 * 1024];
+    let read = connection.read(&mut request).ok()?;
+    let request = String::from_utf8_lossy(&request[..read]).into_owned();
+    let path = request.split(' ').nth(1)?;
+    let away = format!("Location: http://127.0.0.1:{elsewhere}/\r\n");
+    let (status, head, body) = match path.split_once('?') {
+        Some(("/sent", query)) => ("200 OK", "", format!("<title>Sent</title><p>{query}</p>")),
+        _ if path == "/away" => ("302 Found", &*away, String::new()),
+        _ if path == "/" => (
+            "200 OK",
+            "",
+            "<title>Site</title><form action=/sent><label>Name <input name=who></label>\
+            <button>Send</button></form>"
+                .to_owned(),
+        ),
+        _ => ("404 Not Found", "", String::new()),
+    };
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {length}\r\nConnection: close\r\n{head}\r\n{body}"
+    );
+    connection.write_all(answer.as_bytes()).ok()
+}
+
+/// A real site, by a real proxy: what is listed opens, what is not does not, also by way of a redirection.
+fn pages_are_reached_by_the_sessions_list(_: &Shared) -> Result<()> {
+    let elsewhere = TcpListener::bind("127.0.0.1:0")?;
+    elsewhere.set_nonblocking(true)?;
+    let unlisted = elsewhere.local_addr()?.port();
+    let port = site(unlisted)?;
+    let private = format!("[\"127.0.0.1:{port}\", \"127.0.0.1:{unlisted}\"]");
+    let server = Server::start(Options::default().with("egress", "allow_private", &private))?;
+    let client = server.client()?;
+    let network = json!({"mode": "allow", "hosts": [format!("127.0.0.1:{port}")]});
+    let session = client.session(&json!({"browser": {}, "network": network}))?;
+    let shown = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
+    assert_eq!(shown["network"], network);
+    let results = done(
+        &client,
+        &session,
+        json!([
+            {"type": "navigate", "url": format!("http://127.0.0.1:{port}/")},
+            {"type": "fill", "target": {"label": "Name"}, "value": "Ada Lovelace"},
+            {"type": "click", "target": {"role": "button", "name": "Send"}},
+            {"type": "wait_for", "text": "who=Ada+Lovelace"},
+        ]),
+    )?;
+    assert_eq!((&results[0]["status"], &results[0]["title"]), (&json!(200), &json!("Site")));
+    for path in [format!("http://127.0.0.1:{port}/away"), format!("http://127.0.0.1:{unlisted}/")] {
+        let answer = act(
+            &client,
+            &session,
+            json!([{"type": "navigate", "url": path}, {"type": "extract", "format": "text"}]),
+        )?;
+        let text = answer["results"].to_string();
+        ensure!(text.contains("403") || answer["status"] == "failed", "{path}: {answer:#}");
+    }
+    let heard = elsewhere.accept();
+    ensure!(heard.is_err(), "what is not listed was reached: {heard:?}");
+    // The way out does not end with its session, and belongs to it alone.
+    let other = client.session(&json!({"browser": {}}))?;
+    let url = format!("http://127.0.0.1:{port}/");
+    let answer = act(&client, &other, json!([{"type": "navigate", "url": url}]))?;
+    assert_eq!(answer["results"][0]["outcome"], "failed", "{answer:#}");
+    client.close(&session)?;
+    client.close(&other)?;
+    server.stop()?;
+    Ok(())
+}
+
+fn what_a_session_shall_reach_is_checked(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    for (network, field) in [
+        (json!({"mode": "allow"}), "network.hosts"),
+        (json!({"mode": "allow", "hosts": []}), "network.hosts"),
+        (json!({"mode": "allow", "hosts": ["ok.example.org", "user@example.org"]}), "network.hosts.1"),
+        (json!({"mode": "allow", "hosts": ["*.com"]}), "network.hosts.0"),
+        (json!({"mode": "allow", "hosts": [7]}), "network.hosts.0"),
+        (json!({"mode": "public", "hosts": ["example.org"]}), "network.hosts"),
+    ] {
+        let answer = client.post("/v1/sessions", &json!({ "network": network }))?.expect(422);
+        assert_eq!(answer["errors"][0]["field"], field, "{network}: {answer:#}");
+    }
     Ok(())
 }
 

@@ -669,10 +669,14 @@ fn a_browser_is_driven(shared: &Shared) -> Result<()> {
     let value = mcp.done("browser_evaluate", &json!({"expression": "who.value.length"}))?;
     assert_eq!(value["value"], "3");
     let picture = mcp.call("browser_take_screenshot", &json!({}))?;
-    assert_eq!((&picture["content"][1]["type"], &picture["content"][1]["mimeType"]), (&json!("image"), &json!("image/png")));
+    assert_eq!(
+        (&picture["content"][1]["type"], &picture["content"][1]["mimeType"]),
+        (&json!("image"), &json!("image/png"))
+    );
     // One session has both: what the browser stores, code reads.
     mcp.done("browser_take_screenshot", &json!({"path": "page.png"}))?;
-    let read = mcp.done("execute_code", &json!({"language": "python", "code": "open('page.png', 'rb').read(4)"}))?;
+    let read =
+        mcp.done("execute_code", &json!({"language": "python", "code": "open('page.png', 'rb').read(4)"}))?;
     assert_eq!(read["value"], "b'\\x89PNG'");
     let why = mcp.refused("browser_click", &json!({"target": {"ref": "e1", "text": "x"}}))?;
     ensure!(why.contains("exactly one of"), "{why}");

@@ -58,6 +58,10 @@ words!(
     NetworkMode {
         /// Nothing.
         None = "none",
+        /// The listed hosts, by a proxy that resolves and checks for the session.
+        Allow = "allow",
+        /// Every global address, on ports 80 and 443.
+        Public = "public",
     }
 );
 

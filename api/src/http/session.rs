@@ -2,18 +2,19 @@
 
 use super::body::{Fields, Object, Query};
 use super::error::{Code, Problem};
-use super::openapi::{Exclusive, Live, Opens, sent};
+use super::openapi::{Exclusive, Live, NetworkMode, Opens, sent};
 use super::{Caller, Door, ListBody, SessionAt, TotalsBody, about, json, key, ok, time};
 use crate::config::thousandths;
 use crate::ledger::{SessionRow, Totals};
 use crate::service::{SessionChange, SessionRequest, SessionView};
 use crate::words::{CloseReason, Runtime, SessionStatus};
-use anchorhold_sandbox::{Limits, RequestedLimits, Wall};
+use anchorhold_egress::Pattern;
+use anchorhold_sandbox::{HOSTS_MAX, Limits, Network, RequestedLimits, Wall};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
@@ -106,7 +107,11 @@ impl SessionBody {
             runtime: row.terms.runtime,
             idle_timeout_seconds: row.terms.idle_timeout_us.map(seconds),
             limits: (&row.terms.limits).into(),
-            network: serde_json::json!({ "mode": "none" }),
+            network: match row.terms.network {
+                Network::None => json!({ "mode": NetworkMode::None }),
+                Network::Allow(hosts) => json!({ "mode": NetworkMode::Allow, "hosts": hosts }),
+                Network::Public => json!({ "mode": NetworkMode::Public }),
+            },
             metadata: row.metadata,
             created_at: time(row.created_us),
             expires_at: time(row.expires_us),
@@ -132,7 +137,7 @@ impl From<SessionView> for SessionBody {
 
 /// Fields of a session in a request; also those of `/v1/run`.
 pub(super) fn request(fields: &mut Fields<'_>) -> SessionRequest {
-    fields.object("network", |network| network.not_yet("mode", &["none".into()]));
+    let network = fields.object("network", network).unwrap_or_default();
     let browser = fields.object("browser", |browser| browser.not_yet("viewport", &[])).is_some();
     let name = fields.text("name", NAME_BYTES_MAX);
     if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
@@ -147,6 +152,34 @@ pub(super) fn request(fields: &mut Fields<'_>) -> SessionRequest {
         limits: if browser { crate::service::browser::limits(asked) } else { asked },
         env: env(fields),
         metadata: metadata(fields).unwrap_or_default(),
+        network,
+    }
+}
+
+/// What a session shall reach. That it may list a host does not mean that the operator allows it.
+fn network(fields: &mut Fields<'_>) -> Network {
+    let mode = fields.word("mode", NetworkMode::ALL).unwrap_or(NetworkMode::None);
+    let hosts = fields.list("hosts", HOSTS_MAX);
+    if hosts.is_some() && mode != NetworkMode::Allow {
+        fields.wrong("hosts", "is for the mode allow only");
+    }
+    match mode {
+        NetworkMode::None => Network::None,
+        NetworkMode::Public => Network::Public,
+        NetworkMode::Allow => {
+            let mut named = Vec::new();
+            for (at, host) in hosts.unwrap_or_default().into_iter().enumerate() {
+                match host.as_str().map(|host| (host, host.parse::<Pattern>())) {
+                    Some((host, Ok(_))) => named.push(host.to_owned()),
+                    Some((_, Err(error))) => fields.wrong(&format!("hosts.{at}"), error.to_string()),
+                    None => fields.wrong(&format!("hosts.{at}"), "must be a string"),
+                }
+            }
+            if named.is_empty() {
+                fields.missing("hosts");
+            }
+            Network::Allow(named)
+        }
     }
 }
 

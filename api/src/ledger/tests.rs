@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::price::{Plan, Used};
-use anchorhold_sandbox::{Cause, Tombstone, Traffic};
+use anchorhold_sandbox::{Cause, Network, Tombstone, Traffic};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,6 +37,7 @@ fn session_row() -> SessionRow {
             limits: LIMITS,
             env: vec![("A".into(), "b".into())],
             idle_timeout_us: None,
+            network: Network::Allow(vec!["example.org".into()]),
         },
         walls: None,
     }

@@ -77,14 +77,20 @@ pub(in crate::http) struct LimitsRequest {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct NetworkRequest {
-    /// `none` where omitted.
+    /// `none` where omitted. Only a browser has a use for it so far.
     mode: Option<NetworkMode>,
+    /// With `allow`: at most 256 of `api.example.org`, `*.example.com` (names below it), `10.0.0.5:8443`. Without a port,
+    /// 80 and 443. The operator's ceiling holds as well.
+    #[schema(max_items = 256)]
+    hosts: Option<Vec<String>>,
 }
 
 /// What a session may reach.
 #[derive(ToSchema)]
 pub(in crate::http) struct Network {
     mode: NetworkMode,
+    /// With `allow`.
+    hosts: Option<Vec<String>>,
 }
 
 /// What changes in a session. What is omitted stays.

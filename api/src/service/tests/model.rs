@@ -8,7 +8,8 @@
 use anchorhold_sandbox::{
     ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus, Digest,
     Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome,
-    Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls, WorkspacePath, Written,
+    Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls, WorkspacePath,
+    Written,
 };
 use bytes::Bytes;
 use futures_util::Stream;

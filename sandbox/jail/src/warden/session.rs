@@ -2,6 +2,7 @@
 
 use super::uids::UidPair;
 use crate::control::{Boottime, Cause, CellLimits};
+use crate::egress::Network;
 use crate::id::{CellId, GroupId, SessionId};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -17,6 +18,8 @@ pub struct Session {
     pub limits: CellLimits,
     /// Its user ids.
     pub uids: UidPair,
+    /// What it may reach, as its last request for a cell said.
+    pub network: Network,
     /// The root of its workspace.
     pub workspace: OwnedFd,
     /// Its live cells.

@@ -6,6 +6,7 @@ use super::uids::UidPair;
 use super::watch::Source;
 use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
+use crate::egress::Network;
 use crate::fault;
 use crate::hatch::{Commit, FromCell, ToCell};
 use crate::id::CellId;
@@ -15,7 +16,7 @@ use crate::walls::{Wall, Walls};
 use crate::workspace;
 use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// How long a request may wait for a cell.
 const TAKE_WAIT_US: u64 = 2_000_000;
@@ -103,6 +104,7 @@ impl Warden {
                     group: take.group,
                     limits: take.limits,
                     uids,
+                    network: take.network.clone(),
                     workspace: root,
                     cells: HashSet::new(),
                     expires_at: take.expires_at,
@@ -161,6 +163,7 @@ impl Warden {
         let counters = counters?;
         let cpu_base_us = counters.cpu_us().map_err(|e| refuse("counters", &e))?;
         cell.taken = Some(Taken { session: session.id, group, counters, cpu_base_us });
+        session.network.clone_from(&take.network);
         write_maps(cell.pid(), session.uids).map_err(|e| refuse("user map", &e))?;
         let commit = Commit {
             memory_bytes: session.limits.memory_bytes,
@@ -196,10 +199,16 @@ impl Warden {
                 self.pools.entry(kind).or_default().push_back(id);
                 self.serve_waiting();
             }
-            (Ok(Some((FromCell::Ready(walls), _))), State::Committing { tag, since, until }) => {
+            (Ok(Some((FromCell::Ready(walls), given))), State::Committing { tag, since, until }) => {
                 self.unwatch(id);
                 self.timers.remove(&(until, Timer::Commit(id)));
-                self.hand_over(id, tag, walls, Boottime::now().since_us(since));
+                match self.open_way_out(id, given) {
+                    Ok(()) => self.hand_over(id, tag, walls, Boottime::now().since_us(since)),
+                    Err(why) => {
+                        self.kill(id, Cause::Killed);
+                        self.say(&FromWarden::Refused { tag, why }, vec![]);
+                    }
+                }
             }
             (Ok(Some((FromCell::Refused { step }, _))), State::Committing { tag, .. }) => {
                 self.unwatch(id);
@@ -224,10 +233,39 @@ impl Warden {
         }
     }
 
+    /// Gives what listens in a cell with a network of its own to egress, if its session may reach anything. Otherwise
+    /// nobody holds it any more, and whoever connects in the cell is refused by the kernel.
+    fn open_way_out(&mut self, id: CellId, given: Vec<OwnedFd>) -> Result<(), Refusal> {
+        let Some(cell) = self.cells.get(&id).filter(|cell| cell.kind.class == Class::Browser) else {
+            return Ok(());
+        };
+        let session = cell.taken.as_ref().and_then(|taken| self.sessions.get(&taken.session));
+        let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
+        let mut given = given.into_iter();
+        let (Some(listener), None) = (given.next(), given.next()) else {
+            return Err(Refusal::Walls("a cell without its listening socket".into()));
+        };
+        if session.network == Network::None {
+            return Ok(());
+        }
+        let (name, network) = (session.id, session.network.clone());
+        let failed = |e: io::Error| Refusal::Walls(format!("way out: {e}"));
+        let pidfd = cell.pidfd().try_clone().map_err(failed)?;
+        let outlet = self.open_outlet(name, network, listener, pidfd).map_err(failed)?;
+        if let Some(cell) = self.cells.get_mut(&id) {
+            cell.outlet = Some(outlet);
+        }
+        Ok(())
+    }
+
     pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls, commit_us: u64) {
         let Some(cell) = self.cells.get_mut(&id) else { return };
         cell.state = State::Live;
-        let network = if cell.kind.class == Class::Browser { "own, only loopback" } else { "empty" };
+        let network = match (cell.kind.class, &cell.outlet) {
+            (Class::Browser, Some(_)) => "own, only loopback; out by egress",
+            (Class::Browser, None) => "own, only loopback",
+            _ => "empty",
+        };
         for (name, what) in [
             ("network_namespace", network),
             ("ipc_namespace", "own"),
