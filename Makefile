@@ -6,11 +6,11 @@ export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench load fuzz-api fuzz-egress mcp-clients setup images build ready own check clean
+.PHONY: help demo test run bench load fuzz-api fuzz-egress mcp-clients mcp-conformance setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: ready ## set up, build, do the real job, show the bill
 	@$(BIN)/anchorhold-demo
@@ -44,6 +44,10 @@ CLIENTS := $(CACHE)/mcp-clients
 mcp-clients: ready $(CLIENTS)/installed ## the official MCP clients (Python, TypeScript) and an agent, against a server
 	@cd tests/mcp && export PYTHONDONTWRITEBYTECODE=1; \
 	$(CLIENTS)/venv/bin/python clients.py && $(CLIENTS)/venv/bin/python agent.py
+
+mcp-conformance: ready $(CLIENTS)/installed ## the protocol's own test suite against the door for agents
+	@PATH="$(CLIENTS)/venv/bin:$$PATH" MCP_CONFORMANCE=$(CLIENTS)/node_modules/@modelcontextprotocol/conformance/dist/index.js \
+	cargo test $(CARGO_FLAGS) --workspace --lib -- --ignored --exact mcp::tests::conformance --nocapture
 
 $(CLIENTS)/installed: tests/mcp/requirements.txt tests/mcp/package-lock.json
 	rm -rf $(CLIENTS)

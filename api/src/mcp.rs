@@ -19,6 +19,9 @@ mod session;
 mod tool;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use crate::audit::Audit;
 use crate::config::McpPolicy;
 use crate::http::error::Problem;
@@ -26,10 +29,12 @@ use crate::ledger::TenantId;
 use crate::service::Service;
 use crate::tenant::Tenant;
 use axum::body::{Body, Bytes};
-use axum::http::{Request, header, request::Parts};
+use axum::http::{Method, Request, StatusCode, header, request::Parts};
 use axum::response::Response;
 use conversation::Conversation;
+use futures_util::future::BoxFuture;
 use http_body_util::Full;
+use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use std::collections::HashMap;
@@ -37,6 +42,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tool::Selection;
 
 /// An MCP session in which nothing is asked for as long is over, with every session made in it.
@@ -46,8 +52,8 @@ const CONVERSATIONS_MAX: usize = 1024;
 /// Files that are read into memory at a time, of all callers.
 const READS_MAX: usize = 32;
 
-/// One tenant's side of the protocol.
-type Protocol = StreamableHttpService<Conversation, LocalSessionManager>;
+/// One tenant's side of the protocol: it answers requests.
+type Protocol = Arc<dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Response> + Send + Sync>;
 
 /// What every conversation works with.
 #[derive(Debug)]
@@ -63,8 +69,10 @@ pub struct Endpoint(Arc<Inner>);
 
 struct Inner {
     house: Arc<House>,
-    config: StreamableHttpServerConfig,
+    /// Makes the protocol of a tenant.
+    open: Box<dyn Fn(Tenant) -> Protocol + Send + Sync>,
     tenants: Mutex<HashMap<TenantId, Protocol>>,
+    end: CancellationToken,
 }
 
 impl fmt::Debug for Endpoint {
@@ -76,14 +84,27 @@ impl fmt::Debug for Endpoint {
 impl Endpoint {
     /// A door to this service.
     pub fn new(service: Service, audit: Audit, policy: &McpPolicy) -> Self {
+        Self::with(service, audit, policy, |conversation| conversation)
+    }
+
+    /// A door whose clients speak to what is made of each conversation.
+    fn with<H: ServerHandler>(
+        service: Service,
+        audit: Audit,
+        policy: &McpPolicy,
+        handler: fn(Conversation) -> H,
+    ) -> Self {
         let config = StreamableHttpServerConfig::default()
             .with_allowed_hosts(&policy.hosts)
             .with_allowed_origins(&policy.origins)
             // Also where none is allowed.
             .enforce_origin_validation()
             .with_json_response(true);
+        let end = config.cancellation_token.clone();
         let house = Arc::new(House { service, audit, reads: Semaphore::new(READS_MAX) });
-        Self(Arc::new(Inner { house, config, tenants: Mutex::default() }))
+        let known = house.clone();
+        let open = Box::new(move |tenant| protocol(&known, tenant, config.clone(), handler));
+        Self(Arc::new(Inner { house, open, tenants: Mutex::default(), end }))
     }
 
     /// Answers one HTTP request of a caller that showed its key.
@@ -99,27 +120,40 @@ impl Endpoint {
         head.headers.remove(header::AUTHORIZATION);
         head.extensions.insert(tenant);
         head.extensions.insert(selection);
-        Ok(protocol.handle(Request::from_parts(head, Full::new(body))).await.map(Body::new))
+        let ends = head.method == Method::DELETE;
+        let mut response = protocol(Request::from_parts(head, Full::new(body))).await;
+        if ends && response.status() == StatusCode::ACCEPTED {
+            // It is done, and the official clients take 202 for a failure.
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
+        Ok(response)
     }
 
     /// Ends all MCP sessions and streams, for good.
     pub fn close(&self) {
-        self.0.config.cancellation_token.cancel();
+        self.0.end.cancel();
     }
 
     fn protocol(&self, tenant: &Tenant) -> Protocol {
         let mut tenants = self.0.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let id = tenant.account().id();
-        tenants.entry(id).or_insert_with(|| self.0.new_protocol(tenant.clone())).clone()
+        tenants.entry(id).or_insert_with(|| (self.0.open)(tenant.clone())).clone()
     }
 }
 
-impl Inner {
-    fn new_protocol(&self, tenant: Tenant) -> Protocol {
-        let mut sessions = LocalSessionManager::default();
-        sessions.session_config.keep_alive = Some(IDLE_MAX);
-        let (house, places) = (self.house.clone(), Arc::new(Semaphore::new(CONVERSATIONS_MAX)));
-        let begin = move || Ok(Conversation::new(house.clone(), tenant.clone(), places.clone()));
-        StreamableHttpService::new(begin, Arc::new(sessions), self.config.clone())
-    }
+fn protocol<H: ServerHandler>(
+    house: &Arc<House>,
+    tenant: Tenant,
+    config: StreamableHttpServerConfig,
+    handler: fn(Conversation) -> H,
+) -> Protocol {
+    let mut sessions = LocalSessionManager::default();
+    sessions.session_config.keep_alive = Some(IDLE_MAX);
+    let (house, places) = (house.clone(), Arc::new(Semaphore::new(CONVERSATIONS_MAX)));
+    let begin = move || Ok(handler(Conversation::new(house.clone(), tenant.clone(), places.clone())));
+    let protocol = StreamableHttpService::new(begin, Arc::new(sessions), config);
+    Arc::new(move |request| {
+        let protocol = protocol.clone();
+        Box::pin(async move { protocol.handle(request).await.map(Body::new) })
+    })
 }

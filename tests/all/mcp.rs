@@ -37,6 +37,7 @@ tests!(
     a_stop_does_not_wait_for_listeners,
     a_local_client_is_relayed,
     a_relay_outlives_its_server,
+    a_killed_relay_ends_its_call,
 );
 
 const OLD: &str = "2025-11-25";
@@ -177,7 +178,7 @@ impl Mcp {
         let id = self.session.context("no MCP session")?;
         let headers = [("mcp-session-id", id.as_str()), ("mcp-protocol-version", OLD)];
         let answer = self.http.raw("DELETE", "/mcp", &headers, Vec::new())?;
-        ensure!(answer.status == 202, "{} {}", answer.status, answer.text());
+        ensure!(answer.status == 204, "{} {}", answer.status, answer.text());
         Ok(())
     }
 }
@@ -552,9 +553,12 @@ fn what_is_anothers_is_unknown(shared: &Shared) -> Result<()> {
         assert_eq!(refusal(&session)?, refusal(&unknown)?, "{tool}");
     }
     let read = |session: &str| -> Result<Value> {
-        let said =
-            stranger.request("resources/read", &json!({"uri": format!("anchorhold://{session}/s.txt")}))?;
-        Ok(said.last()?["error"].clone())
+        let uri = format!("anchorhold://{session}/s.txt");
+        let said = stranger.request("resources/read", &json!({ "uri": uri }))?;
+        let mut error = said.last()?["error"].clone();
+        // It repeats what was asked for, and nothing else.
+        assert_eq!(error["data"].take(), json!({ "uri": uri }));
+        Ok(error)
     };
     assert_eq!((read(&session)?, read(&session)?["code"].clone()), (read(&unknown)?, json!(-32002)));
     // An MCP session is its tenant's, too: to ask in, to listen to, to end.
@@ -1008,6 +1012,23 @@ fn a_relay_outlives_its_server(_: &Shared) -> Result<()> {
     let Relay { mut child, input, .. } = relay;
     drop(input);
     child.wait()?;
+    server.stop()?;
+    Ok(())
+}
+
+/// As when the client's whole machine goes: nothing is said, the connection is just gone.
+fn a_killed_relay_ends_its_call(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let session = client.session(&json!({}))?;
+    let mut relay = Relay::start(&server, &[])?;
+    let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});
+    let params = json!({"name": "execute_code", "arguments": arguments});
+    relay.say(&Mcp::without_session(&client).message(1, "tools/call", &params))?;
+    soon("it runs", || Ok(execution(&client, &session)?.as_deref() == Some("running")))?;
+    relay.child.kill()?;
+    relay.child.wait()?;
+    soon("it is cancelled", || Ok(execution(&client, &session)?.as_deref() == Some("cancelled")))?;
     server.stop()?;
     Ok(())
 }

@@ -19,6 +19,7 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -82,7 +83,7 @@ impl Conversation {
         Self { house, owner, places, memory, loudness: Mutex::default() }
     }
 
-    fn call(&self, context: &RequestContext<RoleServer>) -> Result<Call<'_>, ErrorData> {
+    pub(super) fn call(&self, context: &RequestContext<RoleServer>) -> Result<Call<'_>, ErrorData> {
         let known = context.extensions.get::<Parts>().map(|head| &head.extensions).and_then(|known| {
             Some((known.get::<Tenant>()?, known.get::<RequestName>()?, known.get::<Selection>()?))
         });
@@ -177,7 +178,9 @@ impl ServerHandler for Conversation {
             Err(problem) => Err(problem),
         };
         outcome.map(Into::into).map_err(|problem| match problem.code {
-            Code::SessionNotFound | Code::FileNotFound => ErrorData::resource_not_found(problem.detail, None),
+            Code::SessionNotFound | Code::FileNotFound => {
+                ErrorData::resource_not_found(problem.detail, Some(json!({ "uri": request.uri })))
+            }
             _ => error(&problem),
         })
     }
