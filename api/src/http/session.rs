@@ -314,7 +314,10 @@ pub(super) async fn change(
     object: Object,
 ) -> Result<Response, Problem> {
     let change = object.read(|fields| {
-        fields.object("network", |network| network.not_yet("mode", &["none".into()]));
+        fields.object("network", |network| {
+            network.not_yet("mode", &["none".into()]);
+            network.not_yet("hosts", &[]);
+        });
         Some(SessionChange { ttl_us: fields.seconds("ttl_seconds"), metadata: metadata(fields) })
     })?;
     Ok(ok(&SessionBody::from(door.service.change_session(&tenant, id, change).await?)))

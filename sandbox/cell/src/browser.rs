@@ -112,7 +112,13 @@ async fn execute(
     }
     let mut ended = ended(job.execution, how, began.elapsed());
     ended.error = error.map(|(name, message)| error_json(name, &message));
+    // With Chromium its pages are gone: the cell has nothing more to do.
+    ended.state_lost = tokio::time::timeout(Duration::ZERO, browser.ended()).await.is_ok();
+    let over = ended.state_lost;
     outbox.end(ended);
+    if over {
+        life::end();
+    }
 }
 
 /// Ends when the running execution is cancelled.
