@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 const PROGRAM: &str = "/mnt/usr/lib/chromium/chromium-headless-shell";
+/// Of the image, in place of this machine's.
+const LIBRARIES: &str =
+    "/mnt/usr/lib/x86_64-linux-gnu:/mnt/lib/x86_64-linux-gnu:/mnt/usr/lib/x86_64-linux-gnu/pulseaudio";
 /// No account has this number.
 const USER: u32 = 58_900;
 
@@ -85,7 +88,7 @@ impl Chromium {
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .env_clear()
             .env("HOME", profile.path())
-            .env("LD_LIBRARY_PATH", "/mnt/usr/lib/x86_64-linux-gnu:/mnt/lib/x86_64-linux-gnu")
+            .env("LD_LIBRARY_PATH", LIBRARIES)
             .env("PATH", "/usr/bin:/bin")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -9,7 +9,7 @@ async fn a_renderer_that_dies_is_said_at_once_and_can_be_replaced() {
     chromium.open("/form").await;
     let before = Instant::now();
     // The call in flight is never answered by Chromium.
-    let waiting = json!([{"type": "evaluate", "expression": "new Promise(done => { globalThis.done = done })"}, {"type": "press", "key": "a"}]);
+    let waiting = json!([{"type": "evaluate", "expression": "await new Promise(done => { globalThis.done = done })"}, {"type": "press", "key": "a"}]);
     let actions: Vec<anchorhold_browser::Action> = serde_json::from_value(waiting).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     let outcomes = {
@@ -43,7 +43,7 @@ async fn a_browser_that_dies_ends_everything() {
     let outcome = chromium
         .run(
             10.0,
-            json!([{"type": "evaluate", "expression": "new Promise(done => { globalThis.done = done })"}]),
+            json!([{"type": "evaluate", "expression": "await new Promise(done => { globalThis.done = done })"}]),
         )
         .await
         .remove(0);
