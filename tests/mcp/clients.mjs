@@ -32,6 +32,33 @@ function caller(client) {
     return { call, data, called };
 }
 
+const PAGE =
+    'data:text/html,<title>Order</title><label>Name <input id=who></label>' +
+    '<label>Size <select id=size><option>small<option>large</select></label>' +
+    `<button onclick="out.textContent=prompt('sure?')+who.value+size.value">Order</button><output id=out></output>`;
+
+/** Every one of a browser, on a page that needs no network. */
+async function browserTools({ call, data }, session_id) {
+    assert.equal((await data('browser_navigate', { url: PAGE, session_id })).title, 'Order');
+    const target = { label: 'Name' };
+    await data('browser_type', { target, text: 'A', session_id });
+    await data('browser_fill_form', { fields: [{ target, value: 'Ada' }], session_id });
+    await data('browser_select_option', { target: { label: 'Size' }, values: ['large'], session_id });
+    await data('browser_press_key', { key: 'Tab', session_id });
+    // The click was done; but the page cannot be read before its dialog is answered, and that is said.
+    const asked = await call('browser_click', { target: { text: 'Order' }, session_id });
+    assert.ok(asked.isError && asked.structuredContent.dialog.includes('sure?'), JSON.stringify(asked));
+    await data('browser_handle_dialog', { accept: true, text: 'yes', session_id });
+    const seen = await data('browser_wait_for', { text: 'yesAdalarge', session_id });
+    assert.ok(seen.snapshot.includes('yesAdalarge'), JSON.stringify(seen));
+    assert.equal((await data('browser_evaluate', { expression: '6 * 7', session_id })).value, '42');
+    assert.equal((await call('browser_take_screenshot', { session_id })).content[1].type, 'image');
+    assert.equal((await data('browser_tabs', { action: 'list', session_id })).tabs.length, 1);
+    assert.equal((await data('browser_navigate_back', { session_id })).url, 'about:blank');
+    assert.equal((await data('browser_snapshot', { session_id })).status, 'succeeded');
+    assert.ok((await data('browser_close', { session_id })).closed);
+}
+
 async function everyTool(client) {
     const { tools } = await client.listTools();
     const { call, data, called } = caller(client);
@@ -57,6 +84,7 @@ async function everyTool(client) {
     assert.equal((await data('list_files', { session_id })).files.length, 2);
     assert.deepEqual((await data('remove_files', { paths: ['a.txt'], session_id })).removed, ['a.txt']);
 
+    await browserTools({ call, data }, session_id);
     assert.ok((await data('session_get', { session_id })).usage.records >= 3);
     assert.ok((await data('usage_get', { group_by: 'session' })).lines.length > 0);
     assert.equal((await data('session_close', { session_id })).status, 'closed');

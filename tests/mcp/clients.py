@@ -54,6 +54,36 @@ class Caller:
         return (await self(tool, **arguments, **self.session)).structured_content
 
 
+PAGE = (
+    "data:text/html,<title>Order</title><label>Name <input id=who></label>"
+    "<label>Size <select id=size><option>small<option>large</select></label>"
+    "<button onclick=\"out.textContent=prompt('sure?')+who.value+size.value\">Order</button><output id=out></output>"
+)
+
+
+async def browser_tools(call):
+    """Every one of a browser, on a page that needs no network."""
+    assert (await call.data("browser_navigate", url=PAGE))["title"] == "Order"
+    name = {"label": "Name"}
+    await call.data("browser_type", target=name, text="A")
+    await call.data("browser_fill_form", fields=[{"target": name, "value": "Ada"}])
+    await call.data("browser_select_option", target={"label": "Size"}, values=["large"])
+    await call.data("browser_press_key", key="Tab")
+    # The click was done; but the page cannot be read before its dialog is answered, and that is said.
+    asked = await call("browser_click", fails=True, target={"text": "Order"}, **call.session)
+    assert "sure?" in asked.structured_content["dialog"], asked
+    await call.data("browser_handle_dialog", accept=True, text="yes")
+    seen = await call.data("browser_wait_for", text="yesAdalarge")
+    assert "yesAdalarge" in seen["snapshot"], seen
+    assert (await call.data("browser_evaluate", expression="6 * 7"))["value"] == "42"
+    picture = await call("browser_take_screenshot", **call.session)
+    assert picture.content[1].type == "image"
+    assert len((await call.data("browser_tabs", action="list"))["tabs"]) == 1
+    assert (await call.data("browser_navigate_back"))["url"] == "about:blank"
+    assert (await call.data("browser_snapshot"))["status"] == "succeeded"
+    assert (await call.data("browser_close"))["closed"]
+
+
 async def every_tool(client):
     tools = {tool.name for tool in (await client.list_tools()).tools}
     call = Caller(client)
@@ -80,6 +110,7 @@ async def every_tool(client):
     assert len((await call.data("list_files"))["files"]) == 2
     assert (await call.data("remove_files", paths=["a.txt"]))["removed"] == ["a.txt"]
 
+    await browser_tools(call)
     assert (await call.data("session_get"))["usage"]["records"] >= 3
     assert (await call("usage_get", group_by="session")).structured_content["lines"]
     assert (await call.data("session_close"))["status"] == "closed"
