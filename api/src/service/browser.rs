@@ -44,7 +44,7 @@ pub fn acted(row: &ExecutionRow) -> (Vec<&Value>, Option<&Value>) {
         let rich = row.output.iter().flat_map(|output| &output.results);
         rich.filter_map(move |rich| rich.mime.get(kind))
     };
-    (values(RESULT).collect(), values(PAGE).last())
+    (values(RESULT).collect(), values(PAGE).next_back())
 }
 
 /// The limits of a session that is to have a browser: one of some pages has more threads than programs need.
