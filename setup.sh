@@ -15,6 +15,7 @@ need curl curl
 need git git
 need python3 python3
 need ip iproute2
+/usr/bin/python3 -c "import ensurepip" 2>/dev/null || missing="$missing python3-venv"
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 [ -z "$missing" ] && exit 0
 
