@@ -73,7 +73,7 @@ build: setup own ## the programs
 # Boa is left out: it takes minutes, and only who asks for it needs it (`make images`).
 ready: setup own
 	@echo "building images and programs (some twenty minutes the first time) ..."
-	@./images/build.sh chromium python-wasm javascript-wasm & images=$$!; \
+	@./images/build.sh chromium code python-wasm javascript-wasm & images=$$!; \
 	nice cargo build $(CARGO_FLAGS) --workspace --bins; programs=$$?; \
 	wait $$images && exit $$programs
 

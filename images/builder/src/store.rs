@@ -49,6 +49,8 @@ pub enum Language {
     Python,
     Javascript,
     Browser,
+    /// Several, in one root.
+    Native,
 }
 
 impl std::fmt::Display for Language {
@@ -57,6 +59,7 @@ impl std::fmt::Display for Language {
             Self::Python => "python",
             Self::Javascript => "javascript",
             Self::Browser => "browser",
+            Self::Native => "native",
         })
     }
 }
