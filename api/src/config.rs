@@ -318,7 +318,7 @@ pub struct RawSession {
 impl Default for RawSession {
     fn default() -> Self {
         Self {
-            default_runtime: Runtime::Wasm,
+            default_runtime: Runtime::Native,
             ttl_seconds: 900.0,
             ttl_seconds_max: 8.0 * 3600.0,
             live: 1000,

@@ -461,7 +461,7 @@ impl Service {
         self.accepting()?;
         let policy = &self.0.policy;
         let runtime = request.runtime.unwrap_or(policy.default_runtime);
-        if runtime == Runtime::Native {
+        if runtime == Runtime::Native && self.0.sandbox.is_ready() && !self.runs_natively() {
             return Err(Refusal::Isolation("no image on this server runs code natively".into()));
         }
         let ttl_us = request.ttl_us.unwrap_or(policy.ttl_us);

@@ -91,6 +91,8 @@ words!(
         Bash = "bash",
         /// Actions of a browser, as JSON.
         Browser = "browser",
+        /// One program and its arguments, as JSON.
+        Command = "command",
     }
 );
 

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::feed::{Feed, Piece};
 use crate::json;
 use crate::usage::{Taking, Usage};
-use anchorhold_jail::control::{Cause, Digest};
+use anchorhold_jail::control::{Cause, Digest, Interpreter};
 use anchorhold_jail::hatch::{Dialect, Ended, How, OUTPUT_CHUNK_BYTES, Stream, VALUE_BYTES_MAX, VALUES_MAX};
 use anchorhold_jail::id::{CellId, ExecutionId};
 
@@ -16,6 +16,8 @@ const VALUES_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub struct ContextKey {
     /// The image of its interpreter.
     pub image: Digest,
+    /// Which of the image's interpreters.
+    pub interpreter: Interpreter,
     /// Told apart by name among those of the same image.
     pub name: String,
 }

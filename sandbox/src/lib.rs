@@ -34,7 +34,9 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use anchorhold_jail::control::{Boottime, Cause, Class, Digest, DigestError, Image, Tombstone};
+pub use anchorhold_jail::control::{
+    Boottime, Cause, Class, Digest, DigestError, Image, Interpreter, Tombstone,
+};
 pub use anchorhold_jail::egress::{Decision, HOSTS_MAX, Network, Traffic, Way};
 pub use anchorhold_jail::hatch::{ArchiveFormat, Change, Dialect, Entry, EntryKind, FileError, Part};
 pub use anchorhold_jail::id::{CellId, ExecutionId, GroupId, Id, IdError, SessionId};

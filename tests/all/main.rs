@@ -54,6 +54,7 @@ mod isolation;
 mod limits;
 mod mcp;
 mod metrics;
+mod native;
 mod neighbours;
 mod openapi;
 mod restart;
@@ -81,6 +82,7 @@ const ROOMS: &[Room] = &[
     inputs::all,
     openapi::all,
     browser::all,
+    native::all,
     billing::all,
     tenants::all,
     transfers::all,

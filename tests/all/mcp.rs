@@ -18,6 +18,7 @@ tests!(
     a_failing_program_is_told_as_one,
     files_go_in_and_out,
     tasks_run_in_the_background,
+    commands_run_and_are_started,
     sessions_and_usage_are_told,
     the_end_of_an_mcp_session_ends_what_it_made,
     without_an_mcp_session_answers_name_their_session,
@@ -267,7 +268,7 @@ fn profiles_choose_tools(shared: &Shared) -> Result<()> {
     let said = mcp.request("tools/list", &json!({}))?;
     let tools = said.last()?["result"]["tools"].as_array().context("tools")?;
     let names: Vec<_> = tools.iter().filter_map(|tool| tool["name"].as_str()).collect();
-    assert_eq!(names, ["execute_code", "get_task", "stop_task"]);
+    assert_eq!(names, ["execute_code", "run_command", "start_command", "get_task", "stop_task"]);
     // What was not chosen is not there, also for who knows its name.
     let said = mcp.request("tools/call", &json!({"name": "usage_get", "arguments": {}}))?;
     assert_eq!(said.last()?["error"]["code"], -32602);
@@ -390,6 +391,28 @@ fn tasks_run_in_the_background(shared: &Shared) -> Result<()> {
     said.push_str(end["stdout"].as_str().context("stdout")?);
     assert_eq!(json!(said), stopped["stdout"]);
     assert!(said.starts_with("line 0\nline 1\n"), "{said}");
+    mcp.end()
+}
+
+fn commands_run_and_are_started(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let line = |line: &str| json!({"command": line});
+    // The first one of a server waits until what native cells are forked from is loaded.
+    soon("a native cell", || Ok(mcp.call("run_command", &line("true"))?["isError"] == false))?;
+    let ran = mcp.done("run_command", &json!({"command": "tr a-z A-Z | tee out; ls", "stdin": "text\n"}))?;
+    assert_eq!((&ran["stdout"], &ran["exit_code"]), (&json!("TEXT\nout\n"), &json!(0)));
+    let failed = mcp.call("run_command", &line("echo why >&2; exit 3"))?;
+    assert_eq!((&failed["isError"], &failed["structuredContent"]["exit_code"]), (&json!(true), &json!(3)));
+    assert_eq!(failed["structuredContent"]["stderr"], "why\n");
+    let begun = mcp.done("start_command", &line("for n in 1 2 3; do echo $n; sleep 0.1; done; sleep 60"))?;
+    assert_eq!(begun["status"], "running");
+    let id = &begun["task_id"];
+    soon("three lines", || {
+        Ok(mcp.done("get_task", &json!({"task_id": id, "wait_seconds": 1}))?["stdout"] == "1\n2\n3\n")
+    })?;
+    assert_eq!(mcp.done("stop_task", &json!({"task_id": id}))?["status"], "cancelled");
+    let python = json!({"language": "python", "runtime": "native", "code": "import numpy\nint(numpy.arange(4).sum())"});
+    assert_eq!(mcp.done("execute_code", &python)?["value"], "6");
     mcp.end()
 }
 
@@ -982,7 +1005,7 @@ fn a_local_client_is_relayed(_: &Shared) -> Result<()> {
     let mut relay = Relay::start(&server, &["--tools", "code,session"])?;
     let new = Mcp::without_session(&client);
     let listed = relay.ask(&new.message(1, "tools/list", &json!({})))?;
-    assert_eq!(listed["result"]["tools"].as_array().map(Vec::len), Some(7));
+    assert_eq!(listed["result"]["tools"].as_array().map(Vec::len), Some(9));
     let params = json!({"name": "session_create", "arguments": {}});
     let session = id_of(&relay.ask(&new.message(2, "tools/call", &params))?["result"]["structuredContent"])?;
     let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});

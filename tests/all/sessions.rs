@@ -1,7 +1,8 @@
 //! Sessions: made, found, changed, ended.
 
 use crate::Shared;
-use anyhow::Result;
+use anchorhold_tests::{Options, Server};
+use anyhow::{Context, Result};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -156,10 +157,30 @@ fn walls_are_reported(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-fn a_runtime_that_is_not_there_is_never_replaced(shared: &Shared) -> Result<()> {
-    let client = shared.client()?;
-    let run = client.post("/v1/run", &json!({"language": "python", "runtime": "native", "code": "1"}))?;
-    assert_eq!(run.problem(503), "isolation_unavailable");
+/// A server that has nothing but Python for the wasm runtime.
+fn a_runtime_that_is_not_there_is_never_replaced(_: &Shared) -> Result<()> {
+    let (all, some) = (anchorhold_tests::image_dir(), tempfile::tempdir()?);
+    let manifest = std::fs::read_to_string(all.join("python-wasm.json"))?;
+    let digest = serde_json::from_str::<serde_json::Value>(&manifest)?["digest"].clone();
+    let digest = digest.as_str().context("a digest")?.trim_start_matches("sha256:").to_owned();
+    std::fs::create_dir_all(some.path().join("blobs"))?;
+    std::fs::write(some.path().join("python-wasm.json"), manifest)?;
+    let blob = format!("blobs/{digest}.cwasm");
+    std::fs::copy(all.join(&blob), some.path().join(&blob))?;
+    let server = Server::start(Options { images: Some(some.path().to_owned()), ..Options::default() })?;
+    let client = server.client()?;
+    let wasm = client.post("/v1/run", &json!({"language": "python", "code": "6 * 7"}))?.expect(200);
+    assert_eq!(wasm["results"][0]["mime"]["text/plain"], "42");
+    for body in [
+        json!({"language": "python", "runtime": "native", "code": "1"}),
+        json!({"language": "bash", "runtime": "native", "code": "1"}),
+        json!({"command": ["true"]}),
+        json!({"language": "javascript", "code": "1"}),
+    ] {
+        let run = client.post("/v1/run", &body)?;
+        assert_eq!(run.problem(503), "isolation_unavailable", "{body}");
+    }
+    server.stop()?;
     Ok(())
 }
 

@@ -74,6 +74,11 @@ async function everyTool(client) {
     assert.equal((await data('get_task', { task_id, session_id })).status, 'running');
     assert.equal((await data('stop_task', { task_id, session_id })).status, 'cancelled');
 
+    const command = await data('run_command', { command: 'node -p 6*7', session_id });
+    assert.equal(command.stdout, '42\n');
+    const started = await data('start_command', { command: 'sleep 60', session_id });
+    assert.equal((await data('stop_task', { task_id: started.task_id, session_id })).status, 'cancelled');
+
     const files = [{ path: 'a.txt', content: 'text' }, { path: 'p.png', content_base64: PNG }];
     await data('write_files', { files, session_id });
     const read = await call('read_files', { paths: ['a.txt', 'p.png'], session_id });

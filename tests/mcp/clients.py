@@ -100,6 +100,11 @@ async def every_tool(client):
     assert task["status"] == "running", task
     assert (await call.data("stop_task", task_id=begun["task_id"]))["status"] == "cancelled"
 
+    ran = await call.data("run_command", command="echo $((6 * 7)); exit 3", fails=True)
+    assert (ran["stdout"], ran["exit_code"]) == ("42\n", 3), ran
+    begun = await call.data("start_command", command="sleep 60")
+    assert (await call.data("stop_task", task_id=begun["task_id"]))["status"] == "cancelled"
+
     files = [{"path": "a.txt", "content": "text"}, {"path": "p.png", "content_base64": PNG}]
     await call.data("write_files", files=files)
     read = await call("read_files", paths=["a.txt", "p.png"], **call.session)

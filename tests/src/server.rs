@@ -19,6 +19,8 @@ const READY: &str = "anchorhold is ready on ";
 pub struct Options {
     /// Settings as environment variables.
     pub settings: Vec<(String, String)>,
+    /// Another image store than the machine's.
+    pub images: Option<PathBuf>,
 }
 
 impl Options {
@@ -96,7 +98,10 @@ impl Server {
             if self.base.is_empty() { "127.0.0.1:0".to_owned() } else { self.base.replace("http://", "") };
         let mut command = Command::new(program("anchorhold"));
         command.arg("serve").args(["--listen", &listen]);
-        command.arg("--data-dir").arg(self.data_dir()).arg("--image-dir").arg(image_dir());
+        command.arg("--data-dir").arg(self.data_dir()).arg("--image-dir");
+        command.arg(self.options.images.clone().unwrap_or_else(image_dir));
+        // Most tests need no native cells, and are about the guests of the wasm runtime.
+        command.env("ANCHORHOLD_POOL_NATIVE", "0").env("ANCHORHOLD_SESSION_DEFAULT_RUNTIME", "wasm");
         command.envs(self.options.settings.iter().map(|(k, v)| (k, v)));
         // A group of its own, so that an interrupt at the terminal reaches this program first.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);

@@ -414,6 +414,11 @@ impl Fields<'_> {
         }
     }
 
+    /// Whether a field is there; it is taken.
+    pub(super) fn has(&mut self, name: &str) -> bool {
+        self.take(name).is_some()
+    }
+
     /// A field of the contract that this server cannot do yet: anything but its neutral value is refused.
     pub(super) fn not_yet(&mut self, name: &str, neutral: &[Value]) {
         match self.take(name) {

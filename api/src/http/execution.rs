@@ -24,6 +24,8 @@ use utoipa::ToSchema;
 /// What a context is named by in a request: longer than any name and any id.
 const CONTEXT_BYTES_MAX: usize = 64;
 const FILES_MAX: usize = 64;
+/// The most words of a command.
+const COMMAND_WORDS_MAX: usize = 1000;
 /// The report of an execution that has none.
 static NOTHING_YET: LazyLock<Report> = LazyLock::new(Report::default);
 
@@ -258,12 +260,9 @@ pub(super) fn language(fields: &mut Fields<'_>) -> (Option<Language>, Option<Eng
     let engine = fields.word("engine", Engine::ALL);
     match language {
         None => fields.missing("language"),
-        Some(Language::Bash) => {
-            let yet = "is not available on this server yet; python, javascript and typescript are";
-            fields.wrong("language", yet);
-        }
         Some(Language::Browser) => fields.wrong("language", "is for actions: POST …/browser/actions"),
-        Some(Language::Python) if engine.is_some() => {
+        Some(Language::Command) => fields.wrong("language", "is said by the field command alone"),
+        Some(Language::Python | Language::Bash) if engine.is_some() => {
             fields.wrong("engine", "is for javascript and typescript only");
         }
         Some(_) => {}
@@ -273,8 +272,14 @@ pub(super) fn language(fields: &mut Fields<'_>) -> (Option<Language>, Option<Eng
 
 /// Fields of an execution in a request; also those of `/v1/run`, whose session has the rest.
 fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
-    fields.not_yet("command", &[]);
-    let (language, engine) = language(fields);
+    let command = command(fields);
+    let (language, engine, code) = match command {
+        Some(command) => (Some(Language::Command), None, command),
+        None => {
+            let (language, engine) = language(fields);
+            (language, engine, code(fields))
+        }
+    };
     let on_disconnect = disconnect(fields);
     // `null` leaves it open; omitted it is empty.
     let stdin_open = fields.is_null("stdin");
@@ -289,11 +294,27 @@ fn request(fields: &mut Fields<'_>) -> Option<ExecutionRequest> {
         cwd: fields.parsed("cwd", 8192),
         stdin: fields.any_text("stdin").unwrap_or_default().into_bytes(),
         stdin_open,
-        code: code(fields),
+        code,
         background: fields.flag("background").unwrap_or(false),
         on_disconnect,
     };
     Some(request)
+}
+
+/// A program with its arguments, in place of code; as JSON. It has no language, and no context, which it would not share.
+fn command(fields: &mut Fields<'_>) -> Option<String> {
+    let words = fields.list("command", COMMAND_WORDS_MAX)?;
+    let words: Option<Vec<&str>> = words.iter().map(Value::as_str).collect();
+    match words.as_deref() {
+        Some([program, ..]) if !program.is_empty() => {}
+        _ => fields.wrong("command", "must be a list of texts, of which the first names a program"),
+    }
+    for other in ["language", "code", "engine", "context", "reset_context"] {
+        if fields.has(other) {
+            fields.wrong(other, "does not go with command");
+        }
+    }
+    Some(words.map(|words| Value::from(words).to_string()).unwrap_or_default())
 }
 
 /// What becomes of it when its caller goes away.

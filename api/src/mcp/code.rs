@@ -1,4 +1,4 @@
-//! `execute_code`, `get_task`, `stop_task`
+//! `execute_code`, `run_command`, `start_command`, `get_task`, `stop_task`
 
 use super::answer::{Done, TEXT_BYTES_MAX, bounded, invalid};
 use super::conversation::Call;
@@ -7,8 +7,8 @@ use super::watch::{SILENCE_MAX, Telling};
 use crate::http::error::Problem;
 use crate::ledger::{ExecutionRow, GuestError, Rich};
 use crate::service::{Await, ContextName, Events, ExecutionRequest, OnDisconnect, Refusal, Told, Word};
-use crate::words::{ExecutionStatus, Language, LimitName};
-use anchorhold_sandbox::{ExecutionId, SessionId};
+use crate::words::{ExecutionStatus, Language, LimitName, Runtime};
+use anchorhold_sandbox::{ExecutionId, SessionId, WorkspacePath};
 use rmcp::model::ContentBlock;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ pub(super) struct ExecuteCode {
     code: String,
     /// The session; where omitted the current one, or a new one.
     session_id: Option<String>,
+    /// What runs it; the session's where omitted.
+    #[schemars(with = "Option<String>", extend("enum" = Runtime::ALL))]
+    runtime: Option<Runtime>,
     /// Which interpreter of the session, by any name: each has variables of its own.
     context: Option<String>,
     /// Its time; 30 where omitted.
@@ -63,8 +66,36 @@ impl From<CodeLanguage> for Language {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RunCommand {
+    /// The command line.
+    command: String,
+    /// The session; where omitted the current one, or a new one.
+    session_id: Option<String>,
+    /// Its working directory, a path in /workspace; /workspace where omitted.
+    cwd: Option<String>,
+    /// Its time; 30 where omitted.
+    timeout_seconds: Option<f64>,
+    /// Its standard input.
+    stdin: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StartCommand {
+    /// The command line.
+    command: String,
+    /// The session; where omitted the current one, or a new one.
+    session_id: Option<String>,
+    /// Its working directory, a path in /workspace; /workspace where omitted.
+    cwd: Option<String>,
+    /// Its time; what is left of the session's where omitted.
+    timeout_seconds: Option<f64>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct GetTask {
-    /// The task, as execute_code answered it.
+    /// The task, as execute_code or start_command answered it.
     task_id: String,
     /// Its session; the current one where omitted.
     session_id: Option<String>,
@@ -77,7 +108,7 @@ pub(super) struct GetTask {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StopTask {
-    /// The task, as execute_code answered it.
+    /// The task, as execute_code or start_command answered it.
     task_id: String,
     /// Its session; the current one where omitted.
     session_id: Option<String>,
@@ -151,10 +182,34 @@ struct Part {
 
 impl Call<'_> {
     pub(super) async fn execute_code(&self, asked: ExecuteCode) -> Result<Done, Problem> {
-        let (named, background) = (asked.session_id.clone(), asked.background);
-        let request = request(asked)?;
-        let session = self.session(named.as_deref()).await?;
-        if background {
+        let named = asked.session_id.clone();
+        self.run_request(named.as_deref(), request(asked)?).await
+    }
+
+    pub(super) async fn run_command(&self, asked: RunCommand) -> Result<Done, Problem> {
+        let request = ExecutionRequest {
+            cwd: directory(asked.cwd.as_deref())?,
+            timeout_us: span("timeout_seconds", asked.timeout_seconds)?,
+            stdin: asked.stdin.unwrap_or_default().into_bytes(),
+            ..command(&asked.command)
+        };
+        self.run_request(asked.session_id.as_deref(), request).await
+    }
+
+    pub(super) async fn start_command(&self, asked: StartCommand) -> Result<Done, Problem> {
+        let request = ExecutionRequest {
+            cwd: directory(asked.cwd.as_deref())?,
+            timeout_us: span("timeout_seconds", asked.timeout_seconds)?,
+            background: true,
+            ..command(&asked.command)
+        };
+        self.run_request(asked.session_id.as_deref(), request).await
+    }
+
+    /// To its end, or in the background only to its beginning.
+    async fn run_request(&self, named: Option<&str>, request: ExecutionRequest) -> Result<Done, Problem> {
+        let session = self.session(named).await?;
+        if request.background {
             let row = self.service().execute(self.tenant(), session, request, None, Await::Record).await?;
             let next = Some(anchorhold_sandbox::BEGINNING);
             return task(&row, Part { next, ..Part::default() });
@@ -238,7 +293,7 @@ fn request(asked: ExecuteCode) -> Result<ExecutionRequest, Problem> {
     Ok(ExecutionRequest {
         language: asked.language.into(),
         engine: None,
-        runtime: None,
+        runtime: asked.runtime,
         context,
         reset_context: false,
         timeout_us: span("timeout_seconds", asked.timeout_seconds)?,
@@ -251,6 +306,30 @@ fn request(asked: ExecuteCode) -> Result<ExecutionRequest, Problem> {
         // By which dropping the call cancels it. In an MCP session a lost connection does not drop calls.
         on_disconnect: OnDisconnect::Cancel,
     })
+}
+
+/// A command line, which a shell of its own reads.
+fn command(line: &str) -> ExecutionRequest {
+    ExecutionRequest {
+        language: Language::Command,
+        engine: None,
+        runtime: None,
+        context: ContextName::default(),
+        reset_context: false,
+        timeout_us: None,
+        env: Vec::new(),
+        cwd: None,
+        stdin: Vec::new(),
+        stdin_open: false,
+        code: Value::from(["bash", "-c", line].as_slice()).to_string(),
+        background: false,
+        on_disconnect: OnDisconnect::Cancel,
+    }
+}
+
+fn directory(path: Option<&str>) -> Result<Option<WorkspacePath>, Problem> {
+    let parsed = path.map(str::parse::<WorkspacePath>).transpose();
+    parsed.map_err(|error| invalid(format!("cwd: {error}")))
 }
 
 /// The next event. Asking for it cannot be broken off, so the waiting is told of beside it.

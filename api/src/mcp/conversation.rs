@@ -212,6 +212,8 @@ impl Call<'_> {
     async fn run(&self, tool: Tool, given: JsonObject) -> Result<Done, Problem> {
         match tool {
             Tool::ExecuteCode => self.execute_code(arguments(given)?).await,
+            Tool::RunCommand => self.run_command(arguments(given)?).await,
+            Tool::StartCommand => self.start_command(arguments(given)?).await,
             Tool::GetTask => self.get_task(arguments(given)?).await,
             Tool::StopTask => self.stop_task(arguments(given)?).await,
             Tool::ReadFiles => self.read_files(arguments(given)?).await,

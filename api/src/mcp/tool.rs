@@ -18,6 +18,10 @@ words!(
     Tool {
         /// Runs code.
         ExecuteCode = "execute_code",
+        /// Runs a command line.
+        RunCommand = "run_command",
+        /// Starts a command line.
+        StartCommand = "start_command",
         /// Looks at an execution.
         GetTask = "get_task",
         /// Ends an execution.
@@ -97,7 +101,9 @@ enum Effect {
 impl Tool {
     fn profile(self) -> Profile {
         match self {
-            Self::ExecuteCode | Self::GetTask | Self::StopTask => Profile::Code,
+            Self::ExecuteCode | Self::RunCommand | Self::StartCommand | Self::GetTask | Self::StopTask => {
+                Profile::Code
+            }
             Self::ReadFiles | Self::WriteFiles | Self::ListFiles | Self::RemoveFiles => Profile::Files,
             Self::SessionCreate | Self::SessionGet | Self::SessionClose | Self::UsageGet => Profile::Session,
             Self::BrowserNavigate
@@ -128,6 +134,8 @@ impl Tool {
             | Self::BrowserWaitFor => Effect::Reads,
             Self::SessionCreate => Effect::Adds,
             Self::ExecuteCode
+            | Self::RunCommand
+            | Self::StartCommand
             | Self::BrowserNavigateBack
             | Self::BrowserClick
             | Self::BrowserType
@@ -147,6 +155,8 @@ impl Tool {
     fn title(self) -> &'static str {
         match self {
             Self::ExecuteCode => "Run code",
+            Self::RunCommand => "Run a command",
+            Self::StartCommand => "Start a command",
             Self::GetTask => "Look at a task",
             Self::StopTask => "Stop a task",
             Self::ReadFiles => "Read files",
@@ -179,7 +189,16 @@ impl Tool {
             Self::ExecuteCode => {
                 "Runs Python, JavaScript or TypeScript and answers its output and the value of its last expression. \
                  Variables, imports and files in /workspace stay for the next call. \
-                 Standard library only: no packages, no network, no shell."
+                 Runtime native (the default where the server has it): CPython with numpy, pandas, matplotlib, \
+                 scikit-learn and more, figures are shown; Node. Runtime wasm: starts in a millisecond, standard library only."
+            }
+            Self::RunCommand => {
+                "Runs a command line in bash, in /workspace, and answers its output and exit code. \
+                 Python, Node, git, curl, jq, sqlite3 and the usual tools are there. \
+                 Nothing but files stays for the next call."
+            }
+            Self::StartCommand => {
+                "Starts a command line in bash that may run as long as the session lives, and answers a task_id. See get_task."
             }
             Self::GetTask => {
                 "Answers where a task is and what it wrote after a position. \
@@ -242,6 +261,8 @@ impl Tool {
     fn schemas(self) -> (Schema, Schema) {
         match self {
             Self::ExecuteCode => schemas::<code::ExecuteCode, code::Task>(),
+            Self::RunCommand => schemas::<code::RunCommand, code::Task>(),
+            Self::StartCommand => schemas::<code::StartCommand, code::Task>(),
             Self::GetTask => schemas::<code::GetTask, code::Task>(),
             Self::StopTask => schemas::<code::StopTask, code::Task>(),
             Self::ReadFiles => schemas::<files::ReadFiles, files::Contents>(),
@@ -386,7 +407,10 @@ mod tests {
     #[test]
     fn profiles_choose_tools() {
         assert_eq!(names("").unwrap().len(), Tool::ALL.len());
-        assert_eq!(names("?tools=code").unwrap(), ["execute_code", "get_task", "stop_task"]);
+        assert_eq!(
+            names("?tools=code").unwrap(),
+            ["execute_code", "run_command", "start_command", "get_task", "stop_task"]
+        );
         assert_eq!(names("?tools=session,files").unwrap().len(), 8);
         for wrong in ["?tools=", "?tools=code,shell", "?tools=code&tools=files", "?tool=code"] {
             assert!(names(wrong).is_none(), "{wrong}");

@@ -5,7 +5,7 @@ use super::{Refusal, Service, now_us};
 use crate::ledger::{Closing, ExecutionRow, GuestError, NewExecution, Output, Report, ReturnedFile, Rich};
 use crate::price::Used;
 use crate::words::{ExecutionStatus, LimitName};
-use anchorhold_sandbox::{Capture, Error, Finished, Limit, Outcome};
+use anchorhold_sandbox::{Capture, Error, Finished, Interpreter, Limit, Outcome};
 use serde_json::Value;
 
 impl Service {
@@ -111,7 +111,8 @@ fn report(finished: &Finished) -> Report {
             _ => None,
         },
         limits_hit: finished.limits_hit.iter().map(|&limit| limit_name(limit)).collect(),
-        state_lost: finished.state_lost,
+        // A command has none.
+        state_lost: finished.state_lost && finished.context.interpreter != Interpreter::Command,
         exit_code: finished.exit_code,
         stdout_bytes: finished.stdout.total_bytes,
         stderr_bytes: finished.stderr.total_bytes,

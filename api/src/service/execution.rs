@@ -9,7 +9,8 @@ use crate::metrics::Times;
 use crate::tenant::Tenant;
 use crate::words::{CloseReason, Engine, Language, Runtime};
 use anchorhold_sandbox::{
-    ContextKey, Dialect, Error, Execution, ExecutionId, Finished, Id, Image, SessionId, WorkspacePath,
+    Class, ContextKey, Dialect, Error, Execution, ExecutionId, Finished, Id, Image, Interpreter, SessionId,
+    WorkspacePath,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -254,7 +255,7 @@ impl Service {
         self.accepting()?;
         let live = self.find(tenant, session).await?;
         let timeout_us = live.timeout(&request)?;
-        let (place, defaults) = self.place(&live, &request)?;
+        let (place, defaults) = self.place(&live, id, &request)?;
         let room = self.room(&request, 0)?;
         let running = live.admit(id, &place)?;
         let new = NewExecution { id, session, created_us: now_us(), place };
@@ -273,10 +274,10 @@ impl Service {
         let (live, row) = self.admit_session(tenant, request.session)?;
         let prepared = async {
             let timeout_us = live.timeout(&request.execution)?;
-            let (place, defaults) = self.place(&live, &request.execution)?;
+            let id = ExecutionId::random();
+            let (place, defaults) = self.place(&live, id, &request.execution)?;
             let files = request.files.iter().map(|(_, content)| content.len()).sum();
             let room = self.room(&request.execution, files)?;
-            let id = ExecutionId::random();
             let running = live.admit(id, &place)?;
             let new = NewExecution { id, session: live.id, created_us: row.created_us, place };
             self.0.ledger.open_run(&row, &new, once.as_ref()).await?;
@@ -428,8 +429,17 @@ impl Service {
     }
 
     /// Where the execution runs, and what its context gives it.
-    fn place(&self, live: &Live, request: &ExecutionRequest) -> Result<(Place, Defaults), Refusal> {
+    fn place(
+        &self,
+        live: &Live,
+        id: ExecutionId,
+        request: &ExecutionRequest,
+    ) -> Result<(Place, Defaults), Refusal> {
         let place = match &request.context {
+            // It waits for nothing, and nothing is left for others: a context that nobody else names.
+            _ if request.language == Language::Command => {
+                self.place_named(id.to_string(), request.language, request.engine, Runtime::Native)?
+            }
             ContextName::Name(name) => {
                 let runtime = request.runtime.unwrap_or(live.terms.runtime);
                 self.place_named(name.clone(), request.language, request.engine, runtime)?
@@ -460,16 +470,22 @@ impl Service {
         engine: Option<Engine>,
         runtime: Runtime,
     ) -> Result<Place, Refusal> {
-        if runtime == Runtime::Native && language != Language::Browser {
-            return Err(Refusal::Isolation("no image on this server runs code natively".into()));
+        if engine.is_some() && runtime == Runtime::Native {
+            let why = "is for the runtime wasm".into();
+            return Err(Refusal::Invalid { field: "engine", why });
         }
         let images = self.0.sandbox.images();
         if images.is_empty() && !self.0.sandbox.is_ready() {
             return Err(Refusal::Capacity("the warden is away".into()));
         }
-        let image = choose(&images, language, engine)
+        let image = choose(&images, language, engine, runtime)
             .ok_or_else(|| Refusal::Isolation(missing(language, engine, runtime)))?;
         Ok(Place { language, engine, runtime, image: image.digest, context })
+    }
+
+    /// Whether there is an image for native sessions.
+    pub(super) fn runs_natively(&self) -> bool {
+        self.0.sandbox.images().iter().any(|image| image.class == Class::Native)
     }
 }
 
@@ -503,7 +519,10 @@ impl Live {
         } else {
             (foreground_us, "limits.execution_seconds")
         };
-        let timeout_us = request.timeout_us.unwrap_or(TIMEOUT_DEFAULT_US.min(most_us));
+        // A command in the background is often a server.
+        let endless = request.background && request.language == Language::Command;
+        let default_us = if endless { most_us } else { TIMEOUT_DEFAULT_US.min(most_us) };
+        let timeout_us = request.timeout_us.unwrap_or(default_us);
         if timeout_us <= most_us {
             return Ok(timeout_us);
         }
@@ -538,7 +557,22 @@ fn assignment(
 
 /// Contexts of two languages never share an interpreter, also where one image runs both.
 pub(super) fn context_key(place: &Place) -> ContextKey {
-    ContextKey { image: place.image, name: format!("{}/{}", place.language, place.context) }
+    ContextKey {
+        image: place.image,
+        interpreter: interpreter(place),
+        name: format!("{}/{}", place.language, place.context),
+    }
+}
+
+/// What of the image runs it.
+fn interpreter(place: &Place) -> Interpreter {
+    match (place.runtime, place.language) {
+        (Runtime::Wasm, _) | (Runtime::Native, Language::Browser) => Interpreter::Own,
+        (Runtime::Native, Language::Python) => Interpreter::Python,
+        (Runtime::Native, Language::JavaScript | Language::TypeScript) => Interpreter::Node,
+        (Runtime::Native, Language::Bash) => Interpreter::Bash,
+        (Runtime::Native, Language::Command) => Interpreter::Command,
+    }
 }
 
 fn dialect(language: Language) -> Dialect {
@@ -553,11 +587,18 @@ fn missing(language: Language, engine: Option<Engine>, runtime: Runtime) -> Stri
     format!("no image on this server runs {language}{by} ({runtime})")
 }
 
-/// The image for a language; the engine decides where there are several. TypeScript runs as JavaScript.
-fn choose(images: &[Image], language: Language, engine: Option<Engine>) -> Option<&Image> {
+/// The image for a language; the engine decides where there are several. TypeScript runs as JavaScript. One image runs
+/// everything that is native.
+fn choose(images: &[Image], language: Language, engine: Option<Engine>, runtime: Runtime) -> Option<&Image> {
+    let class = match (runtime, language) {
+        (_, Language::Browser) => Class::Browser,
+        (Runtime::Native, _) => return images.iter().find(|image| image.class == Class::Native),
+        (Runtime::Wasm, _) => Class::Wasm,
+    };
     let boa = engine.unwrap_or(Engine::DEFAULT) == Engine::Boa;
     let speaks = if language == Language::TypeScript { Language::JavaScript } else { language }.as_str();
-    images.iter().find(|image| image.language == speaks && image.name.starts_with("boa") == boa)
+    let mut fitting = images.iter().filter(|image| image.class == class && image.language == speaks);
+    fitting.find(|image| image.name.starts_with("boa") == boa)
 }
 
 #[cfg(test)]
@@ -568,7 +609,7 @@ mod tests {
     fn the_engine_chooses_among_images_of_a_language() {
         let image = |name: &str, language: &str| Image {
             name: name.into(),
-            class: anchorhold_sandbox::Class::Wasm,
+            class: if language == "native" { Class::Native } else { Class::Wasm },
             language: language.into(),
             digest: anchorhold_sandbox::Digest([u8::try_from(name.len()).unwrap(); 32]),
         };
@@ -576,8 +617,12 @@ mod tests {
             image("boa-wasm", "javascript"),
             image("javascript-wasm", "javascript"),
             image("python-wasm", "python"),
+            image("code", "native"),
         ];
-        let name = |language, engine| choose(&images, language, engine).map(|image| image.name.as_str());
+        let chosen = |language, engine, runtime| {
+            choose(&images, language, engine, runtime).map(|image| image.name.as_str())
+        };
+        let name = |language, engine| chosen(language, engine, Runtime::Wasm);
         assert_eq!(name(Language::JavaScript, None), Some("javascript-wasm"));
         assert_eq!(name(Language::JavaScript, Some(Engine::QuickJs)), Some("javascript-wasm"));
         assert_eq!(name(Language::JavaScript, Some(Engine::Boa)), Some("boa-wasm"));
@@ -585,5 +630,9 @@ mod tests {
         assert_eq!(name(Language::TypeScript, Some(Engine::Boa)), Some("boa-wasm"));
         assert_eq!(name(Language::Python, None), Some("python-wasm"));
         assert_eq!(name(Language::Bash, None), None);
+        for language in [Language::Python, Language::JavaScript, Language::TypeScript, Language::Bash] {
+            assert_eq!(chosen(language, None, Runtime::Native), Some("code"));
+        }
+        assert_eq!(chosen(Language::Browser, None, Runtime::Native), None);
     }
 }

@@ -6,7 +6,7 @@ use super::upkeep::Command;
 use super::{Refusal, SessionChange, context_id, later, now_us};
 use crate::ledger::{Place, SessionRow, Terms};
 use crate::tenant::{Account, ExecutionClaim, SessionClaim};
-use crate::words::CloseReason;
+use crate::words::{CloseReason, Language};
 use anchorhold_sandbox::{Boottime, ExecutionId, Id, SessionId, Tombstone};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -322,6 +322,9 @@ impl Live {
 
 impl State {
     fn remember_context(&mut self, session: SessionId, place: &Place) {
+        if place.language == Language::Command {
+            return;
+        }
         let room = self.contexts.len() < CONTEXTS_MAX;
         if let Some(id) = context_id(session, place).filter(|_| room) {
             self.contexts.entry(id).or_insert_with(|| (place.clone(), Defaults::default()));

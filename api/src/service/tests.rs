@@ -53,7 +53,9 @@ impl House {
         let (sandbox, events) = self.world.connect();
         let tenants =
             Tenants::load(&ledger, config.tenants, &KEY.to_owned().into(), None, now_us()).await.unwrap();
-        let (policy, prices) = (config.session, config.prices);
+        let (mut policy, prices) = (config.session, config.prices);
+        // The world of these tests has nothing else.
+        policy.default_runtime = crate::words::Runtime::Wasm;
         let boot_id = self.boot_id.clone();
         let parts =
             Parts { ledger, tenants, sandbox, events, policy, prices, traces: Traces::default(), boot_id };

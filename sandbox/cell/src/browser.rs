@@ -9,11 +9,13 @@
 mod chromium;
 
 use crate::life::{self, Walling};
+use crate::orders::{self, Order};
 use crate::outbox::Outbox;
 use anchorhold_browser::{Action, Browser, Failure, Outcome, page, report};
-use anchorhold_jail::hatch::{Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
+use anchorhold_jail::control::Class;
+use anchorhold_jail::hatch::{Execute, FromCell, How, VALUE_BYTES_MAX};
 use anchorhold_jail::id::ExecutionId;
-use anchorhold_jail::packet::{self, Assembler, PacketError};
+use anchorhold_jail::packet;
 use anchorhold_jail::{lock::WORKSPACE_DIR, loopback, root};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -23,10 +25,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-/// The receiving thread decodes messages of some megabytes, on the heap.
-const RECEIVER_STACK_BYTES: usize = 256 * 1024;
 /// How long Chromium may take to be ready.
 const START_WAIT: Duration = Duration::from_secs(9);
 /// How long the browser may take to say where it is, after everything.
@@ -36,18 +36,15 @@ const WHERE_WAIT: Duration = Duration::from_secs(1);
 const RESULT: &str = "application/vnd.anchorhold.action+json";
 const PAGE: &str = "application/vnd.anchorhold.page+json";
 
-/// What the receiving thread passes on.
-enum Order {
-    Execute(Execute),
-    Cancel(ExecutionId),
-}
-
 /// Runs a cell in this process, from `Prepared` to its end.
 pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
     life::end_on_panic();
-    let (commit, [files, workspace, tmp]) = life::wait_for_commit(&hatch);
+    let (commit, [files, workspace, tmp, shm]) = life::wait_for_commit(&hatch);
     let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
-    let namespaces = life::require(&hatch, root::furnish(&workspace, &tmp).map_err(|e| e.to_string()));
+    let namespaces = life::require(
+        &hatch,
+        root::furnish(Class::Browser, &[workspace, tmp, shm]).map_err(|e| e.to_string()),
+    );
     let pipes = life::require(&hatch, chromium::start(&commit));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = life::require(&hatch, runtime.map_err(|e| format!("a runtime: {e}")));
@@ -58,7 +55,7 @@ pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
     let outbox = Arc::new(Outbox::new(hatch));
     let (sender, mut orders) = mpsc::unbounded_channel();
     let no_thread = |e: io::Error| format!("start a thread: {e}");
-    let starting = life::require(outbox.hatch(), receiver(&outbox, sender).map_err(no_thread));
+    let starting = life::require(outbox.hatch(), orders::receive(&outbox, sender).map_err(no_thread));
     life::require(outbox.hatch(), starting.wait().map_err(no_thread));
     let stands = life::require(outbox.hatch(), walls.seal());
     if packet::send(outbox.hatch(), &FromCell::Ready(stands), &[listener.as_fd()]).is_err() {
@@ -78,8 +75,8 @@ async fn work(browser: &mut Browser, outbox: &Outbox, store: &Store, orders: &mu
         };
         match order {
             Some(Order::Execute(job)) => execute(browser, outbox, store, orders, job).await,
-            // It ended before it was told.
-            Some(Order::Cancel(_)) => {}
+            // It ended before it was told; and actions read no input.
+            Some(Order::Cancel(_) | Order::Input { .. }) => {}
             None => return,
         }
     }
@@ -110,8 +107,8 @@ async fn execute(
     if let Ok(summary) = browser.summary(Instant::now() + WHERE_WAIT).await {
         outbox.value(value(PAGE, page(&summary)).as_bytes());
     }
-    let mut ended = ended(job.execution, how, began.elapsed());
-    ended.error = error.map(|(name, message)| error_json(name, &message));
+    let mut ended = orders::ended(job.execution, how, began.elapsed());
+    ended.error = error.map(|(name, message)| orders::error(name, &message));
     // With Chromium its pages are gone: the cell has nothing more to do.
     ended.state_lost = tokio::time::timeout(Duration::ZERO, browser.ended()).await.is_ok();
     let over = ended.state_lost;
@@ -128,11 +125,9 @@ async fn cancelled(orders: &mut UnboundedReceiver<Order>, outbox: &Outbox, runni
             Some(Order::Cancel(id)) if id == running => return,
             Some(Order::Cancel(_)) => {}
             // The API runs one at a time; a second one is its mistake and costs it nothing.
-            Some(Order::Execute(job)) => {
-                let mut busy = ended(job.execution, How::Failed, Duration::ZERO);
-                busy.error = Some(error_json("CELL_BUSY", "other actions are running"));
-                let _told = outbox.say(&FromCell::Ended(busy));
-            }
+            Some(Order::Execute(job)) => orders::refuse(outbox, job.execution, "other actions are running"),
+            // Actions read no input.
+            Some(Order::Input { .. }) => {}
             None => life::end(),
         }
     }
@@ -231,59 +226,4 @@ impl Store {
         });
         File::from(file?).write_all(bytes)
     }
-}
-
-fn error_json(name: &str, message: &str) -> Vec<u8> {
-    serde_json::json!({"name": name, "message": message, "traceback": ""}).to_string().into_bytes()
-}
-
-fn ended(execution: ExecutionId, how: How, wall: Duration) -> Ended {
-    Ended {
-        execution,
-        how,
-        error: None,
-        exit_code: None,
-        wall_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        state_lost: false,
-        memory_refused: false,
-    }
-}
-
-/// Starts the receiving thread.
-fn receiver(outbox: &Arc<Outbox>, orders: UnboundedSender<Order>) -> io::Result<life::Starting> {
-    let outbox = Arc::clone(outbox);
-    life::spawn(RECEIVER_STACK_BYTES, move || {
-        let mut assembler = Assembler::default();
-        loop {
-            let heard = assembler.receive_next(outbox.hatch().as_fd());
-            let handled = heard.and_then(|heard| match heard {
-                Some((message, _descriptors)) => handle(&outbox, &orders, message),
-                None => Ok(()),
-            });
-            // Both the warden and the API are gone, or something that is neither of them speaks.
-            if handled.is_err() {
-                life::end();
-            }
-        }
-    })
-}
-
-fn handle(outbox: &Outbox, orders: &UnboundedSender<Order>, message: ToCell) -> Result<(), PacketError> {
-    let order = match message {
-        ToCell::Execute(job) => Order::Execute(job),
-        ToCell::Cancel { execution } => Order::Cancel(execution),
-        ToCell::Attach { generation } => return outbox.attach(generation),
-        ToCell::Acknowledge { execution } => {
-            outbox.acknowledge(execution);
-            return Ok(());
-        }
-        // Actions read no input.
-        ToCell::Input { .. } => return Ok(()),
-        ToCell::Commit(_) | ToCell::File(_) | ToCell::Complete { .. } => {
-            return Err(PacketError::Malformed("not for a browser cell"));
-        }
-    };
-    orders.send(order).map_err(|_| PacketError::Closed)
 }

@@ -2,14 +2,11 @@
 //!
 //! The warden starts it as a zygote, which forks cells. Started by anything else it says so and ends.
 
-use anchorhold_cell::{browser, engine, files, life, wasm};
+use anchorhold_cell::walls::JailWalls;
+use anchorhold_cell::{browser, engine, files, life, native, wasm};
 use anchorhold_jail::control::Class;
-use anchorhold_jail::hatch::Commit;
-use anchorhold_jail::lock::{self, Restricted};
-use anchorhold_jail::walls::Walls;
 use anchorhold_jail::zygote::Station;
 use std::convert::Infallible;
-use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,6 +24,7 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
     raise_stack_limit()?;
     // There is no /proc afterwards. Dropped before the first fork.
     let own = wasm::Own::open().ok();
+    let library = (station.class == Class::Native).then(native::library).transpose()?;
     station.confine()?;
     match station.class {
         Class::Files => {
@@ -34,6 +32,10 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
         }
         Class::Browser => {
             station.serve(|hatch| -> Infallible { browser::run(hatch.0, JailWalls::new(Class::Browser)) })?
+        }
+        Class::Native => {
+            let library = library.ok_or("a native zygote needs its library")?;
+            match native::become_zygote(station, library)? {}
         }
         Class::Wasm => {
             let image = station.image.take().ok_or("a wasm zygote needs an image")?;
@@ -61,28 +63,4 @@ fn raise_stack_limit() -> Result<(), String> {
     }
     let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
     setrlimit(Resource::Stack, raised).map_err(|e| format!("a stack of {needed} bytes: {e}"))
-}
-
-/// The walls of `anchorhold_jail`.
-struct JailWalls {
-    class: Class,
-    restricted: Option<Restricted>,
-}
-
-impl JailWalls {
-    fn new(class: Class) -> Self {
-        Self { class, restricted: None }
-    }
-}
-
-impl life::Walling for JailWalls {
-    fn restrict(&mut self, commit: &Commit, workspace: BorrowedFd<'_>) -> Result<(), String> {
-        self.restricted = Some(lock::restrict(self.class, commit, workspace).map_err(|e| e.to_string())?);
-        Ok(())
-    }
-
-    fn seal(&mut self) -> Result<Walls, String> {
-        let restricted = self.restricted.take().ok_or("sealed before restricted")?;
-        restricted.seal().map_err(|e| e.to_string())
-    }
 }

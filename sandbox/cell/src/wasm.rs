@@ -6,11 +6,11 @@
 mod guest;
 mod input;
 mod wasi;
-pub mod watch;
 
 use crate::life::{self, Walling};
 use crate::outbox::{self, Outbox};
 use crate::typescript;
+use crate::watch::{self, Request};
 use anchorhold_jail::hatch::{Commit, Dialect, Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
 use anchorhold_jail::id::{ExecutionId, random_bytes};
 use anchorhold_jail::packet::{Assembler, PacketError};
@@ -26,7 +26,6 @@ use wasi::Session;
 use wasmtime::{AsContextMut, ResourceLimiter, StoreContextMut, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::WasiP1Ctx;
-use watch::Request;
 
 /// Elements of a guest's table of functions; interpreters have some thousands and add none.
 const TABLE_ELEMENTS_MAX: usize = 100_000;

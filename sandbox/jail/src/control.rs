@@ -22,6 +22,15 @@ pub enum Class {
     Files,
     /// A Chromium, and beside it the process that drives it.
     Browser,
+    /// An interpreter or a program in a root of its own, and beside it the process that starts it.
+    Native,
+}
+
+impl Class {
+    /// Whether its cells run programs of an image: then they have a root and a network of their own.
+    pub fn runs_programs(self) -> bool {
+        matches!(self, Self::Browser | Self::Native)
+    }
 }
 
 impl fmt::Display for Class {
@@ -30,8 +39,25 @@ impl fmt::Display for Class {
             Self::Wasm => "wasm",
             Self::Files => "files",
             Self::Browser => "browser",
+            Self::Native => "native",
         })
     }
+}
+
+/// What of an image a cell runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Interpreter {
+    /// The only thing that there is in it.
+    #[default]
+    Own,
+    /// CPython.
+    Python,
+    /// Node.
+    Node,
+    /// A shell.
+    Bash,
+    /// One program, then nothing more.
+    Command,
 }
 
 /// SHA-256 of an image's compiled module, or of the list of its files: how an image is named everywhere.
@@ -79,7 +105,7 @@ pub struct Image {
     pub name: String,
     /// The class of its cells.
     pub class: Class,
-    /// What it runs: `python`, `javascript`, `browser`.
+    /// What it runs: `python`, `javascript`, `browser`; `native` where it is several languages' interpreters.
     pub language: String,
     /// Its name to the warden.
     pub digest: Digest,
@@ -137,6 +163,8 @@ pub struct Take {
     pub group: GroupId,
     /// Which image, and thereby what kind of cell; a files cell has none.
     pub image: Option<Digest>,
+    /// What of the image.
+    pub interpreter: Interpreter,
     /// The session's limits: its first cell sets them, later ones must repeat them.
     pub limits: CellLimits,
     /// The session's environment.

@@ -4,6 +4,7 @@
 //! of a cell after `Ready` is hostile: a guest may have taken the process over. Readers bound it, check it and
 //! believe nothing in it that the kernel's counters can tell instead.
 
+use crate::control::Interpreter;
 use crate::id::ExecutionId;
 use crate::walls::Walls;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ pub const INPUT_BYTES_MAX: usize = 16 << 20;
 pub enum ToCell {
     /// From the warden: take this session, lock yourself, answer [`FromCell::Ready`].
     /// Descriptors: the root of the workspace; in a cell that has a file system of its own also mounts of the
-    /// workspace's two parts, [`crate::lock::WORKSPACE_DIR`] and [`crate::lock::TMP_DIR`].
+    /// workspace's parts, [`crate::lock::WORKSPACE_DIR`], [`crate::lock::TMP_DIR`] and [`crate::lock::SHM_DIR`].
     Commit(Commit),
     /// A new listener reads from here on: say [`FromCell::Attached`], then repeat everything of every execution
     /// that was not acknowledged, from its beginning.
@@ -70,6 +71,10 @@ pub enum ToCell {
 pub struct Commit {
     /// Cap of the guest's own memory, in bytes.
     pub memory_bytes: u64,
+    /// The session's processors, in thousandths.
+    pub cpu_millicores: u32,
+    /// What of the image the cell runs.
+    pub interpreter: Interpreter,
     /// The session's environment.
     pub env: Vec<(String, String)>,
     /// The user inside the cell's user namespace that the cell becomes.

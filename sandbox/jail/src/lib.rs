@@ -15,6 +15,7 @@ pub mod lock;
 pub mod loopback;
 pub mod packet;
 pub mod program;
+pub mod python;
 pub mod root;
 pub mod seccomp;
 pub mod settings;

@@ -8,12 +8,12 @@ use crate::control::Class;
 use crate::fault;
 use crate::hatch::Commit;
 use crate::loopback::PROXY;
-use crate::root::{TMP, WORKSPACE};
+use crate::root::{SHM, TMP, WORKSPACE};
 use crate::seccomp::{self, FilterError};
 use crate::walls::{Wall, Walls};
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -28,6 +28,8 @@ pub const GUEST_UID: u32 = 1000;
 pub const WORKSPACE_DIR: &str = "workspace";
 /// The workspace's part that the session sees as `/tmp`.
 pub const TMP_DIR: &str = "tmp";
+/// The workspace's part that programs see as `/dev/shm`.
+pub const SHM_DIR: &str = "shm";
 
 /// A step that failed. The cell ends: a wall that cannot be built is never left out.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +96,9 @@ pub fn restrict(class: Class, commit: &Commit, workspace: BorrowedFd<'_>) -> Res
     prctl::set_dumpable(false).map_err(LockError::NoNewPrivileges)?;
     fault::step("landlock").map_err(|e| LockError::Landlock(e.to_string()))?;
     let mut walls = Walls::default();
-    let root = if class == Class::Browser { "the image, read-only" } else { "empty, read-only" };
+    let root = if class.runs_programs() { "the image, read-only" } else { "empty, read-only" };
     walls.push("root", Wall::Standing(root.into()));
-    walls.push("landlock", landlock(workspace, commit.require_landlock)?);
+    walls.push("landlock", landlock(class, workspace, commit.require_landlock)?);
     Ok(Restricted { class, filter, walls })
 }
 
@@ -154,8 +156,9 @@ pub(crate) fn drop_bounding_set() -> Result<(), LockError> {
     Ok(())
 }
 
-/// Allows the two directories of the workspace, and neither running, devices, sockets, network nor signals.
-fn landlock(workspace: BorrowedFd<'_>, required: bool) -> Result<Wall, LockError> {
+/// Allows the two directories of the workspace, and neither running, devices, sockets, network nor (but to the programs
+/// of a native cell) signals.
+fn landlock(class: Class, workspace: BorrowedFd<'_>, required: bool) -> Result<Wall, LockError> {
     let failed = |e: landlock::RulesetError| LockError::Landlock(e.to_string());
     let allowed = AccessFs::from_all(NEWEST)
         & !(AccessFs::Execute
@@ -164,7 +167,12 @@ fn landlock(workspace: BorrowedFd<'_>, required: bool) -> Result<Wall, LockError
             | AccessFs::MakeSock
             | AccessFs::MakeFifo
             | AccessFs::IoctlDev);
-    let mut ruleset = everything()?;
+    // pid 1 of a native cell gives its programs their input by a FIFO, and interrupts them.
+    let (allowed, scopes) = match class {
+        Class::Native => (allowed | AccessFs::MakeFifo, Scope::AbstractUnixSocket.into()),
+        _ => (allowed, Scope::from_all(NEWEST)),
+    };
+    let mut ruleset = everything(AccessNet::from_all(NEWEST), scopes)?;
     for name in [WORKSPACE_DIR, TMP_DIR] {
         let directory = open_directory(workspace, name)?;
         ruleset = ruleset.add_rule(PathBeneath::new(directory.as_fd(), allowed)).map_err(failed)?;
@@ -172,37 +180,42 @@ fn landlock(workspace: BorrowedFd<'_>, required: bool) -> Result<Wall, LockError
     enforce(ruleset, required)
 }
 
-/// Allows a cell's program to read and run its image, to use its session's files, and to connect to the way out.
+/// Allows a cell's program to read and run its image and to use its session's files. A browser may connect to the way out
+/// alone; a native program, which has servers of its own on loopback, to whatever its network namespace has.
 /// It can reach no socket and signal no process that was there before it.
-pub(crate) fn landlock_program(required: bool) -> Result<Wall, LockError> {
+pub(crate) fn landlock_program(class: Class, required: bool) -> Result<Wall, LockError> {
     let failed = |e: landlock::RulesetError| LockError::Landlock(e.to_string());
     let files = AccessFs::from_all(NEWEST) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+    let net = if class == Class::Native { BitFlags::EMPTY } else { AccessNet::from_all(NEWEST) };
     let image = AccessFs::from_read(NEWEST);
     // Written to: devices, and what Chromium's sandbox tells the kernel of its own processes.
     let system = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile;
-    let mut ruleset = everything()?;
-    for (path, allowed) in
-        [("/", image), ("/dev", system), ("/proc", system), (WORKSPACE, files), (TMP, files)]
-    {
+    let mut ruleset = everything(net, Scope::from_all(NEWEST))?;
+    let places =
+        [("/", image), ("/dev", system), (SHM, files), ("/proc", system), (WORKSPACE, files), (TMP, files)];
+    for (path, allowed) in places {
         let directory = open_directory(rustix::fs::CWD, path)?;
         ruleset = ruleset.add_rule(PathBeneath::new(directory.as_fd(), allowed)).map_err(failed)?;
     }
-    let way_out = NetPort::new(PROXY.port(), AccessNet::ConnectTcp);
-    enforce(ruleset.add_rule(way_out).map_err(failed)?, required)
+    if !net.is_empty() {
+        let way_out = NetPort::new(PROXY.port(), AccessNet::ConnectTcp);
+        ruleset = ruleset.add_rule(way_out).map_err(failed)?;
+    }
+    enforce(ruleset, required)
 }
 
 /// ABI 6 (Linux 6.12) is the newest whose rights are named here; older kernels get what they have.
 const NEWEST: ABI = ABI::V6;
 
-/// A ruleset that allows nothing yet.
-fn everything() -> Result<RulesetCreated, LockError> {
-    Ruleset::default()
+/// A ruleset that allows nothing yet of files, of this of the network, and in these scopes.
+fn everything(net: BitFlags<AccessNet>, scopes: BitFlags<Scope>) -> Result<RulesetCreated, LockError> {
+    let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))
-        .and_then(|r| r.handle_access(AccessNet::from_all(NEWEST)))
-        .and_then(|r| r.scope(Scope::from_all(NEWEST)))
-        .and_then(|r| r.create())
-        .map_err(|e| LockError::Landlock(e.to_string()))
+        .and_then(|r| r.scope(scopes));
+    // To handle nothing of the network counts as a mistake.
+    let ruleset = if net.is_empty() { ruleset } else { ruleset.and_then(|r| r.handle_access(net)) };
+    ruleset.and_then(|r| r.create()).map_err(|e| LockError::Landlock(e.to_string()))
 }
 
 fn enforce(ruleset: RulesetCreated, required: bool) -> Result<Wall, LockError> {
@@ -242,7 +255,7 @@ fn root_is_closed(class: Class) -> bool {
     let made = rustix::fs::mkdirat(cwd, "/anchorhold-probe", Mode::RWXU);
     let read = rustix::fs::openat(cwd, "/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
     // Reading the (empty) root is denied where Landlock stands; making something in it is denied everywhere.
-    made.is_err() && (class == Class::Browser || read.map_or(true, |root| is_empty(&root)))
+    made.is_err() && (class.runs_programs() || read.map_or(true, |root| is_empty(&root)))
 }
 
 fn is_empty(directory: &OwnedFd) -> bool {

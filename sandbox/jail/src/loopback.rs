@@ -21,6 +21,8 @@ pub fn listen() -> io::Result<OwnedFd> {
     };
     bring_up(&socket(SocketType::DGRAM)?)?;
     let listener = socket(SocketType::STREAM)?;
+    // Native cells of one session share the network, and each has a way out: whichever is asked serves all of them.
+    rustix::net::sockopt::set_socket_reuseport(&listener, true)?;
     rustix::net::bind(&listener, &PROXY)?;
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)

@@ -3,6 +3,7 @@
 //! Half of it is made once, by the zygote while it is still root, and inherited by every cell; the rest needs the
 //! cell's own namespaces and its session's files, and is made when the cell is committed.
 
+use crate::control::Class;
 use crate::fault;
 use crate::lock::{LockError, drop_bounding_set};
 use nix::errno::Errno;
@@ -18,6 +19,8 @@ use std::os::fd::{AsFd, OwnedFd};
 pub const WORKSPACE: &str = "/workspace";
 /// Where programs put what nobody keeps. Paid from the workspace.
 pub const TMP: &str = "/tmp";
+/// Where programs share memory. Paid from the workspace.
+pub const SHM: &str = "/dev/shm";
 
 const NONE: Option<&str> = None;
 /// `/proc` and `/dev` as far as they allow it.
@@ -25,10 +28,14 @@ const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
 /// Devices that hold nothing and lead nowhere: name, major, minor. See null(4), random(4).
 const DEVICES: [(&str, u64, u64); 5] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
-/// Namespaces that a cell's programs may make, of each kind. Chromium's sandbox makes the last three; with fewer than
+/// Namespaces that a browser's programs may make, of each kind. Chromium's sandbox makes the last three; with fewer than
 /// 512 pid namespaces a page of many sites ruins the browser.
 const NAMESPACES: [(&str, u32); 8] =
     [("mnt", 0), ("uts", 0), ("ipc", 0), ("cgroup", 0), ("time", 0), ("user", 16), ("net", 4), ("pid", 512)];
+/// Where further cells of the session are born, the kinds that each of these has of its own. Its programs make none: all
+/// need a capability in the namespace of the user, and of those there is no other.
+const NAMESPACES_OF_CELLS: [&str; 5] = ["mnt", "uts", "ipc", "cgroup", "pid"];
+const CELLS_MAX: u32 = 1024;
 /// Those that are made only while Chromium starts.
 const AT_START: [&str; 2] = ["user", "net"];
 
@@ -47,7 +54,9 @@ impl Tree {
     /// Makes it the root of a new mount namespace of this process, which is host's root. Also mounts the host's `/proc`:
     /// the kernel lets a cell have its own only where a whole one is. The cell's covers it, and nothing in a cell can
     /// take that away.
-    pub fn enter(self) -> Result<(), Errno> {
+    ///
+    /// `tmp`: this process gets a small `/tmp` of its own, which the cell's covers.
+    pub fn enter(self, tmp: bool) -> Result<(), Errno> {
         // Any directory that exists everywhere serves as the place; the old root is gone a moment later.
         let place = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&self.0, "", rustix::fs::CWD, "/proc", place).map_err(errno)?;
@@ -57,6 +66,10 @@ impl Tree {
         nix::unistd::chdir("/")?;
         seal("/", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
         devices()?;
+        if tmp {
+            let limits = Some("size=4m,nr_inodes=256,mode=1777");
+            mount(Some("tmp"), TMP, Some("tmpfs"), PLAIN | MsFlags::MS_NODEV, limits)?;
+        }
         mount(Some("proc"), "/proc", Some("proc"), PLAIN | MsFlags::MS_NODEV, NONE)
     }
 }
@@ -74,7 +87,13 @@ fn devices() -> Result<(), Errno> {
         mknod(format!("/dev/{name}").as_str(), SFlag::S_IFCHR, everybody, makedev(major, minor))?;
     }
     nix::sys::stat::umask(mask);
-    nix::unistd::symlinkat("/proc/self/fd", nix::fcntl::AT_FDCWD, "/dev/fd")?;
+    let links = [("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin")];
+    let links =
+        links.into_iter().chain([("/proc/self/fd/1", "/dev/stdout"), ("/proc/self/fd/2", "/dev/stderr")]);
+    for (target, link) in links {
+        nix::unistd::symlinkat(target, nix::fcntl::AT_FDCWD, link)?;
+    }
+    nix::unistd::mkdir(SHM, Mode::from_bits_truncate(0o755))?;
     seal("/dev", PLAIN)
 }
 
@@ -90,9 +109,14 @@ pub struct Namespaces {
 
 impl Namespaces {
     /// Bounds them. Needs the whole `/proc` and the cell's own capabilities. See namespaces(7).
-    fn bound() -> io::Result<Self> {
+    fn bound(class: Class) -> io::Result<Self> {
         let mut at_start = Vec::new();
         for (kind, most) in NAMESPACES {
+            let most = match class {
+                Class::Browser => most,
+                _ if NAMESPACES_OF_CELLS.contains(&kind) => CELLS_MAX,
+                _ => 0,
+            };
             let mut file =
                 OpenOptions::new().write(true).open(format!("/proc/sys/user/max_{kind}_namespaces"))?;
             file.write_all(most.to_string().as_bytes())?;
@@ -112,20 +136,20 @@ impl Namespaces {
 
 /// In a committed cell whose user map stands: becomes user 0 of its namespace, bounds the namespaces that programs may
 /// make, puts the session's files into the root, and hides every process that is not the cell's.
-pub fn furnish(workspace: &OwnedFd, tmp: &OwnedFd) -> Result<Namespaces, LockError> {
+pub fn furnish(class: Class, parts: &[OwnedFd; 3]) -> Result<Namespaces, LockError> {
     let root = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(root.1, root.1, root.1).map_err(LockError::User)?;
     setresuid(root.0, root.0, root.0).map_err(LockError::User)?;
     fault::step("namespaces").map_err(|e| LockError::Namespaces(e.into()))?;
-    let namespaces = Namespaces::bound().map_err(LockError::Namespaces)?;
-    fault::step("mounts").and_then(|()| mounts(workspace, tmp)).map_err(LockError::Mounts)?;
+    let namespaces = Namespaces::bound(class).map_err(LockError::Namespaces)?;
+    fault::step("mounts").and_then(|()| mounts(parts)).map_err(LockError::Mounts)?;
     // Whoever is not user 0 any more could not give it up.
     drop_bounding_set()?;
     Ok(namespaces)
 }
 
-fn mounts(workspace: &OwnedFd, tmp: &OwnedFd) -> Result<(), Errno> {
-    for (tree, place) in [(workspace, WORKSPACE), (tmp, TMP)] {
+fn mounts(parts: &[OwnedFd; 3]) -> Result<(), Errno> {
+    for (tree, place) in parts.iter().zip([WORKSPACE, TMP, SHM]) {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(tree.as_fd(), "", rustix::fs::CWD, place, flags).map_err(errno)?;
     }

@@ -94,6 +94,9 @@ const EVENTS: &[c_long] = &[
     libc::SYS_eventfd2,
 ];
 
+/// What pid 1 of a native cell calls to end its programs and learn how they ended, and to make the FIFO of their input.
+const NURSE: &[c_long] = &[libc::SYS_kill, libc::SYS_wait4, libc::SYS_mknodat];
+
 /// What Chromium calls, as seen in a traced cell, and near relatives of these calls. Not on the list, and not missed:
 /// mounting, tracing, keys, BPF, io_uring, splicing, other processes' memory, SysV IPC, swapping, time, modules.
 const PROGRAM: &[c_long] = &[
@@ -300,9 +303,68 @@ const PROGRAM: &[c_long] = &[
     libc::SYS_recvmmsg,
 ];
 
+/// What programs of a native cell call beyond that: interpreters, compilers, archivers, databases. Still missing: all that
+/// is missing above.
+const NATIVE: &[c_long] = &[
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_chown,
+    libc::SYS_fchown,
+    libc::SYS_lchown,
+    libc::SYS_fchownat,
+    libc::SYS_fchmodat2,
+    // FIFOs and sockets; devices need a capability.
+    libc::SYS_mknod,
+    libc::SYS_mknodat,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_preadv2,
+    libc::SYS_pwritev2,
+    libc::SYS_readahead,
+    libc::SYS_sync,
+    libc::SYS_syncfs,
+    libc::SYS_getdents,
+    libc::SYS_inotify_init,
+    libc::SYS_signalfd,
+    libc::SYS_eventfd,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_msync,
+    libc::SYS_mlock2,
+    libc::SYS_mlockall,
+    libc::SYS_munlockall,
+    libc::SYS_get_mempolicy,
+    libc::SYS_setregid,
+    libc::SYS_setreuid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_sched_getattr,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_rr_get_interval,
+    libc::SYS_timer_create,
+    libc::SYS_timer_settime,
+    libc::SYS_timer_gettime,
+    libc::SYS_timer_getoverrun,
+    libc::SYS_timer_delete,
+    libc::SYS_futex_waitv,
+];
+
 /// Namespaces that no program makes. Chromium's sandbox makes user, pid and network namespaces.
 const FOREIGN_NAMESPACES: i32 =
     libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWCGROUP;
+/// Namespaces that no program of a native cell makes, beside those.
+const NESTED_NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
 
 /// `fcntl` commands that only read or set a descriptor's own flags.
 const FCNTL_COMMANDS: &[i32] =
@@ -311,7 +373,8 @@ const FCNTL_COMMANDS: &[i32] =
 static WASM_FILTER: OnceLock<BpfProgram> = OnceLock::new();
 static FILES_FILTER: OnceLock<BpfProgram> = OnceLock::new();
 static BROWSER_FILTER: OnceLock<BpfProgram> = OnceLock::new();
-static PROGRAM_FILTERS: OnceLock<[BpfProgram; 2]> = OnceLock::new();
+static NATIVE_FILTER: OnceLock<BpfProgram> = OnceLock::new();
+static PROGRAM_FILTERS: [OnceLock<[BpfProgram; 2]>; 2] = [OnceLock::new(), OnceLock::new()];
 
 /// The filter of a class. Compiled at the first call, which a zygote makes before it forks: cells inherit it.
 pub fn filter(class: Class) -> Result<&'static BpfProgram, FilterError> {
@@ -319,6 +382,7 @@ pub fn filter(class: Class) -> Result<&'static BpfProgram, FilterError> {
         Class::Wasm => &WASM_FILTER,
         Class::Files => &FILES_FILTER,
         Class::Browser => &BROWSER_FILTER,
+        Class::Native => &NATIVE_FILTER,
     };
     match slot.get() {
         Some(filter) => Ok(filter),
@@ -329,22 +393,30 @@ pub fn filter(class: Class) -> Result<&'static BpfProgram, FilterError> {
     }
 }
 
-/// The filters of a cell's program, to be installed in this order. Compiled as [`filter`].
-pub fn program_filters() -> Result<&'static [BpfProgram], FilterError> {
-    match PROGRAM_FILTERS.get() {
+/// The filters of the programs of a class's cells, to be installed in this order. Compiled as [`filter`].
+pub fn program_filters(class: Class) -> Result<&'static [BpfProgram], FilterError> {
+    let [browser, native] = &PROGRAM_FILTERS;
+    let slot = if class == Class::Native { native } else { browser };
+    match slot.get() {
         Some(filters) => Ok(filters),
         None => {
-            let filters = [compile_program()?, no_clone3()?];
-            Ok(PROGRAM_FILTERS.get_or_init(|| filters))
+            let filters = [compile_program(class)?, no_clone3()?];
+            Ok(slot.get_or_init(|| filters))
         }
     }
 }
 
-fn compile_program() -> Result<BpfProgram, FilterError> {
+fn compile_program(class: Class) -> Result<BpfProgram, FilterError> {
+    let more = if class == Class::Native { NATIVE } else { &[] };
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
-        PROGRAM.iter().map(|&call| (call, Vec::new())).collect();
-    rules.insert(libc::SYS_clone, vec![without_bits(0, FOREIGN_NAMESPACES)?]);
-    rules.insert(libc::SYS_unshare, vec![equals(0, libc::CLONE_NEWUSER)?]);
+        PROGRAM.iter().chain(more).map(|&call| (call, Vec::new())).collect();
+    if class == Class::Native {
+        rules.remove(&libc::SYS_chroot);
+        rules.insert(libc::SYS_clone, vec![without_bits(0, FOREIGN_NAMESPACES | NESTED_NAMESPACES)?]);
+    } else {
+        rules.insert(libc::SYS_clone, vec![without_bits(0, FOREIGN_NAMESPACES)?]);
+        rules.insert(libc::SYS_unshare, vec![equals(0, libc::CLONE_NEWUSER)?]);
+    }
     // Netlink is refused whole: a nested user namespace could configure its own network with it.
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
     rules.insert(
@@ -364,13 +436,18 @@ fn no_clone3() -> Result<BpfProgram, FilterError> {
 }
 
 fn compile(class: Class) -> Result<BpfProgram, FilterError> {
-    let classes_own = match class {
-        Class::Wasm => WASM,
-        Class::Files => &[],
-        Class::Browser => EVENTS,
+    let classes_own: [&[c_long]; 2] = match class {
+        Class::Wasm => [WASM, &[]],
+        Class::Files => [&[], &[]],
+        Class::Browser => [EVENTS, &[]],
+        Class::Native => [EVENTS, NURSE],
     };
-    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
-        RUNTIME.iter().chain(FILES).chain(classes_own).map(|&call| (call, Vec::new())).collect();
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = RUNTIME
+        .iter()
+        .chain(FILES)
+        .chain(classes_own.into_iter().flatten())
+        .map(|&call| (call, Vec::new()))
+        .collect();
     // No memory that is written becomes code: what runs was mapped before the lock.
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![without_bits(2, libc::PROT_EXEC)?]);
@@ -407,11 +484,12 @@ mod tests {
 
     #[test]
     fn the_lists_compile_and_name_each_call_once() {
-        for class in [Class::Wasm, Class::Files, Class::Browser] {
+        for class in [Class::Wasm, Class::Files, Class::Browser, Class::Native] {
             assert!(compile(class).unwrap().len() > RUNTIME.len());
         }
-        assert!(program_filters().unwrap()[0].len() > PROGRAM.len());
-        let mut calls = PROGRAM.to_vec();
+        assert!(program_filters(Class::Browser).unwrap()[0].len() > PROGRAM.len());
+        assert!(program_filters(Class::Native).unwrap()[0].len() > PROGRAM.len() + NATIVE.len());
+        let mut calls = [PROGRAM, NATIVE].concat();
         calls.sort_unstable();
         calls.windows(2).for_each(|pair| assert_ne!(pair[0], pair[1], "listed twice"));
         let mut all: Vec<_> = RUNTIME.iter().chain(FILES).chain(WASM).collect();

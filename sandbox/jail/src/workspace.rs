@@ -1,27 +1,51 @@
 //! The workspace of a session: a tmpfs of its own that has a quota and no path.
 //!
 //! The mount is never attached anywhere: it lives by its descriptor and dies with the last copy of it. Its root
-//! belongs to the host's root and holds two directories of the session's user: `workspace` and `tmp`, which therefore
+//! belongs to the host's root and holds directories of the session's user: `workspace`, `tmp` and `shm`, which therefore
 //! share one quota.
 
-use crate::lock::{TMP_DIR, WORKSPACE_DIR};
+use crate::lock::{SHM_DIR, TMP_DIR, WORKSPACE_DIR};
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount,
     fsopen, open_tree,
 };
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Bytes of workspace that pay for one inode: bounds the kernel memory of empty files.
 const BYTES_PER_INODE: u64 = 8 * 1024;
 const INODES_MIN: u64 = 1024;
 
-/// New mounts of a workspace's two parts, which a cell may put into its root. Before Linux 6.15 the kernel refuses them
-/// for a workspace that is not attached (see open_tree(2)), and with them the cell.
-pub fn mounts(root: &OwnedFd) -> Result<Vec<OwnedFd>, Errno> {
+const PARTS: [&str; 3] = [WORKSPACE_DIR, TMP_DIR, SHM_DIR];
+
+/// New mounts of a workspace's parts, which a cell may put into its root. Before Linux 6.15 the kernel refuses them for
+/// a workspace that is not attached (see open_tree(2)), and with them the cell. `run`: programs that the session put
+/// there may be run, and libraries loaded.
+pub fn mounts(root: &OwnedFd, run: bool) -> Result<Vec<OwnedFd>, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    [WORKSPACE_DIR, TMP_DIR].into_iter().map(|part| open_tree(root, part, flags)).collect()
+    let mount = |part| {
+        let mount = open_tree(root, part, flags)?;
+        if run {
+            allow_running(&mount)?;
+        }
+        Ok(mount)
+    };
+    PARTS.into_iter().map(mount).collect()
+}
+
+/// See mount_setattr(2).
+#[expect(unsafe_code, reason = "no library has this call")]
+fn allow_running(mount: &OwnedFd) -> Result<(), Errno> {
+    // SAFETY: a C struct of integers, for which zero is a valid value.
+    let mut change: libc::mount_attr = unsafe { std::mem::zeroed() };
+    change.attr_clr = libc::MOUNT_ATTR_NOEXEC;
+    let (fd, size) = (mount.as_raw_fd(), size_of::<libc::mount_attr>());
+    // SAFETY: the kernel reads an empty path and one `mount_attr`; both outlive the call, and nothing is written.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, &raw const change, size)
+    };
+    if outcome == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(nix::errno::Errno::last_raw())) }
 }
 
 /// Makes a workspace of `bytes` for the host's user `uid`.
@@ -36,7 +60,7 @@ pub fn create(bytes: u64, uid: u32) -> Result<OwnedFd, Errno> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    for name in [WORKSPACE_DIR, TMP_DIR] {
+    for name in PARTS {
         rustix::fs::mkdirat(&root, name, Mode::RWXU)?;
         let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
         rustix::fs::chownat(&root, name, Some(user), Some(group), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;

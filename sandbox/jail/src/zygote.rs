@@ -11,13 +11,16 @@ use crate::packet::{self, PacketError};
 use crate::root::Tree;
 use crate::seccomp::{self, FilterError};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{ForkResult, Gid, Uid};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -37,10 +40,15 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// What the warden orders.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Fork a cell. Descriptors: its end of the hatch, then (cgroup v2) the directory of the cgroup to be born in.
+    /// Fork a cell. Descriptors: its end of the hatch, then (cgroup v2) the directory of the cgroup to be born in, then
+    /// (`joined`) the user and the network namespace of another cell of its session, in which it is born.
     Spawn {
         /// Comes back in the report.
         tag: u64,
+        /// There is a cgroup to be born in.
+        grouped: bool,
+        /// It does not get these namespaces of its own.
+        joined: bool,
     },
 }
 
@@ -104,30 +112,48 @@ pub struct Station {
 impl Station {
     /// Takes over what the warden left on the command line, in the environment and in descriptors. Call it once,
     /// first thing in `main`.
-    #[expect(unsafe_code, reason = "inherited descriptors have no owner yet")]
     pub fn from_env() -> Result<Self, ZygoteError> {
         let mut words = std::env::args().skip(1);
         let class = match (words.next().as_deref(), words.next().as_deref()) {
             (Some("zygote"), Some("wasm")) => Class::Wasm,
             (Some("zygote"), Some("files")) => Class::Files,
             (Some("zygote"), Some("browser")) => Class::Browser,
+            (Some("zygote"), Some("native")) => Class::Native,
             _ => return Err(ZygoteError::NotOurs),
         };
         let uid =
             std::env::var(UID_VARIABLE).ok().and_then(|uid| uid.parse().ok()).ok_or(ZygoteError::NotOurs)?;
-        let inherited = |number| {
-            // SAFETY: `fcntl(F_GETFD)` only asks whether the number is open; it does not touch the descriptor.
-            let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
-            // SAFETY: it is open, the warden put it there for this process, and `main` calls this once before
-            // anything else could have opened or taken it.
-            open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
-        };
         let control = inherited(CONTROL_FD).ok_or(ZygoteError::NotOurs)?;
         let image = match class {
-            Class::Wasm | Class::Browser => Some(inherited(IMAGE_FD).ok_or(ZygoteError::NotOurs)?.into()),
+            Class::Wasm | Class::Browser | Class::Native => {
+                Some(inherited(IMAGE_FD).ok_or(ZygoteError::NotOurs)?.into())
+            }
             Class::Files => None,
         };
         Ok(Self { class, image, control, uid })
+    }
+
+    /// Goes on in the program that a confined zygote of native cells has become, in a library that was loaded into it.
+    /// Call it once.
+    pub fn resume() -> Result<Self, ZygoteError> {
+        let control = inherited(CONTROL_FD).ok_or(ZygoteError::NotOurs)?;
+        Ok(Self { class: Class::Native, image: None, control, uid: nix::unistd::getuid().as_raw() })
+    }
+
+    /// Becomes a program of the image, which keeps the control socket and `library` open. Returns only when that fails.
+    pub fn become_program(
+        self,
+        path: &CStr,
+        arguments: &[CString],
+        environment: &[CString],
+        library: File,
+    ) -> Result<Infallible, ZygoteError> {
+        let step = |errno| ZygoteError::Confine("become the image's program", errno);
+        // It is found by its number.
+        for kept in [library.as_fd(), self.control.as_fd()] {
+            nix::fcntl::fcntl(kept, FcntlArg::F_SETFD(FdFlag::empty())).map_err(step)?;
+        }
+        nix::unistd::execve(path, arguments, environment).map_err(step)
     }
 
     /// Own mount, network, ipc and uts namespaces; an empty read-only root, or the image's; the unprivileged user; no
@@ -135,7 +161,7 @@ impl Station {
     pub fn confine(&mut self) -> Result<(), ZygoteError> {
         let step = |name| move |errno| ZygoteError::Confine(name, errno);
         let tree = match (self.class, self.image.take()) {
-            (Class::Browser, Some(directory)) => {
+            (class, Some(directory)) if class.runs_programs() => {
                 Some(Tree::of(&directory).map_err(step("clone the image's mount"))?)
             }
             (_, module) => {
@@ -156,12 +182,11 @@ impl Station {
         nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
             .map_err(step("private mounts"))?;
         match tree {
-            Some(tree) => tree.enter().map_err(step("the image as root"))?,
+            Some(tree) => tree.enter(self.class == Class::Native).map_err(step("the image as root"))?,
             None => empty_root()?,
         }
         nix::unistd::sethostname("cell").map_err(step("sethostname"))?;
-        let descriptors =
-            if self.class == Class::Browser { PROGRAM_DESCRIPTORS_MAX } else { DESCRIPTORS_MAX };
+        let descriptors = if self.class.runs_programs() { PROGRAM_DESCRIPTORS_MAX } else { DESCRIPTORS_MAX };
         setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX, descriptors).map_err(step("setrlimit"))?;
         for resource in [
             Resource::RLIMIT_CORE,
@@ -185,35 +210,83 @@ impl Station {
     /// `/dev/null` as descriptors 0 to 2.
     pub fn serve(self, mut cell: impl FnMut(Hatch) -> Infallible) -> Result<(), ZygoteError> {
         seccomp::filter(self.class)?;
-        if self.class == Class::Browser {
-            seccomp::program_filters()?;
+        if self.class.runs_programs() {
+            seccomp::program_filters(self.class)?;
         }
         let allowed = open_descriptors();
         packet::send(&self.control, &Report::Warm, &[])?;
         loop {
-            let (Order::Spawn { tag }, descriptors) = match packet::receive(&self.control) {
+            let (Order::Spawn { tag, grouped, joined }, given) = match packet::receive(&self.control) {
                 Err(PacketError::Closed) => return Ok(()),
                 order => order?,
             };
-            let mut descriptors = descriptors.into_iter();
-            let hatch = descriptors.next().ok_or(PacketError::Malformed("an order without a hatch"))?;
-            let cgroup = descriptors.next();
-            check_descriptors(&allowed, &hatch, cgroup.as_ref())?;
+            check_descriptors(&allowed, &given)?;
+            let mut given = given.into_iter();
+            let hatch = given.next().ok_or(PacketError::Malformed("an order without a hatch"))?;
+            let cgroup = if grouped { given.next() } else { None };
+            let home = if joined { given.next().zip(given.next()) } else { None };
             // Does nothing but fail when there is a second thread: unshare(2), CLONE_THREAD.
             nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(|_| ZygoteError::Threads)?;
-            match fork_cell(self.class, cgroup.as_ref().map(AsFd::as_fd)) {
+            let forked = match &home {
+                None => fork_cell(self.class, cgroup.as_ref().map(AsFd::as_fd), Family::Warden),
+                Some(home) => self.fork_joined(tag, cgroup.as_ref().map(AsFd::as_fd), home),
+            };
+            match forked {
                 Ok(Forked::Cell) => run(&mut cell, only(hatch)),
                 Ok(Forked::Zygote(pidfd)) => {
                     packet::send(&self.control, &Report::Born { tag }, &[pidfd.as_fd()])?;
                 }
+                Ok(Forked::Reported) => {}
                 Err(errno) => packet::send(&self.control, &Report::Failed { tag, errno: errno as i32 }, &[])?,
             }
         }
+    }
+
+    /// Forks a cell that is born in the user and the network namespace of another one, by way of a process that goes
+    /// there, reports the cell and ends, so that the warden, as the next subreaper, becomes the cell's parent. This
+    /// process could not come back: it would have left the namespace that it belongs to. It may go there because the
+    /// namespace was made by its user: user_namespaces(7).
+    #[expect(unsafe_code, reason = "fork is unsafe by nature")]
+    fn fork_joined(
+        &self,
+        tag: u64,
+        cgroup: Option<BorrowedFd<'_>>,
+        (user, network): &(OwnedFd, OwnedFd),
+    ) -> Result<Forked, Errno> {
+        // SAFETY: this process has one thread, as was just seen.
+        if let ForkResult::Parent { child } = unsafe { nix::unistd::fork() }? {
+            return match nix::sys::wait::waitpid(child, None)? {
+                WaitStatus::Exited(_, 0) => Ok(Forked::Reported),
+                WaitStatus::Exited(_, errno) => Err(Errno::from_raw(errno)),
+                _ => Err(Errno::ECHILD),
+            };
+        }
+        let gone = nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)
+            .and_then(|()| nix::sched::setns(network, CloneFlags::CLONE_NEWNET))
+            .and_then(|()| fork_cell(self.class, cgroup, Family::Joined));
+        let code = match gone {
+            Ok(Forked::Zygote(pidfd)) => {
+                let told = packet::send(&self.control, &Report::Born { tag }, &[pidfd.as_fd()]);
+                told.map_or(Errno::EPIPE as i32, |()| 0)
+            }
+            Ok(cell) => return Ok(cell),
+            Err(errno) => errno as i32,
+        };
+        // SAFETY: ends this process without running what the zygote left to be run at an exit.
+        unsafe { libc::_exit(code) }
     }
 }
 
 fn run(cell: &mut impl FnMut(Hatch) -> Infallible, hatch: Hatch) -> ! {
     match cell(hatch) {}
+}
+
+/// Takes over a descriptor that the warden left for this process under this number. Called once for each, before anything
+/// else could have opened or taken it.
+#[expect(unsafe_code, reason = "inherited descriptors have no owner yet")]
+fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: it is open, the warden put it there for this process, and nothing else has taken it (see above).
+    is_open(number).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Replaces the root by an empty, read-only tmpfs.
@@ -260,13 +333,8 @@ fn is_open(number: RawFd) -> bool {
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
-fn check_descriptors(
-    allowed: &[RawFd],
-    hatch: &OwnedFd,
-    cgroup: Option<&OwnedFd>,
-) -> Result<(), ZygoteError> {
-    let ordered =
-        |number: RawFd| number == hatch.as_raw_fd() || cgroup.is_some_and(|c| number == c.as_raw_fd());
+fn check_descriptors(allowed: &[RawFd], given: &[OwnedFd]) -> Result<(), ZygoteError> {
+    let ordered = |number: RawFd| given.iter().any(|one| one.as_raw_fd() == number);
     match open_descriptors().into_iter().find(|&number| !allowed.contains(&number) && !ordered(number)) {
         None => Ok(()),
         Some(number) => Err(ZygoteError::Descriptor(number)),
@@ -274,25 +342,41 @@ fn check_descriptors(
 }
 
 enum Forked {
+    /// This is the cell.
     Cell,
+    /// This is not, and here is the cell's pidfd.
     Zygote(OwnedFd),
+    /// Another process has told the warden of the cell.
+    Reported,
+}
+
+/// Whose child a cell is, and which namespaces it shares.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// The warden's, with namespaces of its own.
+    Warden,
+    /// Of a process that will not live, in the user and the network namespace which that is in.
+    Joined,
 }
 
 /// `clone3` with everything a cell is born with. See clone(2).
 #[expect(unsafe_code, reason = "clone3 has no wrapper in any library")]
-fn fork_cell(class: Class, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
+fn fork_cell(class: Class, cgroup: Option<BorrowedFd<'_>>, family: Family) -> Result<Forked, Errno> {
     fault::step("fork")?;
     let mut pidfd: RawFd = -1;
     // Where nothing can make a socket, all share the zygote's empty network.
-    let network = if class == Class::Browser { libc::CLONE_NEWNET } else { 0 };
-    let namespaces = network
-        | libc::CLONE_NEWUSER
+    let network = if class.runs_programs() { libc::CLONE_NEWNET } else { 0 };
+    let family = match family {
+        Family::Warden => libc::CLONE_PARENT | libc::CLONE_NEWUSER | network,
+        Family::Joined => 0,
+    };
+    let namespaces = family
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
-    let mut flags = u64::from((namespaces | libc::CLONE_PIDFD | libc::CLONE_PARENT).cast_unsigned());
+    let mut flags = u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned());
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }

@@ -13,7 +13,7 @@ use crate::files::Desk;
 use crate::sandbox::{Hub, Wanted};
 use crate::session::SessionState;
 use crate::usage::{Meter, Usage, mib_ms, us_between};
-use anchorhold_jail::control::{Boottime, Cause, Take, ToWarden, Tombstone};
+use anchorhold_jail::control::{Boottime, Cause, Interpreter, Take, ToWarden, Tombstone};
 use anchorhold_jail::counters::Reading;
 use anchorhold_jail::hatch::{Ended, FromCell, How, INPUT_BYTES_MAX, ToCell};
 use anchorhold_jail::id::{CellId, ExecutionId};
@@ -129,9 +129,9 @@ impl Core {
 
     /// Asks the warden for a cell.
     pub(crate) fn take(&mut self, inner: &Arc<Inner>, wanted: Wanted) -> Result<(), Error> {
-        let image = match &wanted {
-            Wanted::Context(key) => Some(key.image),
-            Wanted::Files => None,
+        let (image, interpreter) = match &wanted {
+            Wanted::Context(key) => (Some(key.image), key.interpreter),
+            Wanted::Files => (None, Interpreter::Own),
         };
         let spec = &inner.spec;
         let take = Take {
@@ -139,6 +139,7 @@ impl Core {
             session: spec.id,
             group: spec.group,
             image,
+            interpreter,
             limits: spec.limits.of_cells(),
             env: spec.env.clone(),
             network: spec.network.clone(),

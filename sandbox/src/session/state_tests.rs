@@ -1,7 +1,7 @@
 //! Any sequence of requests and events keeps what the state machine promises.
 
 use super::*;
-use anchorhold_jail::control::Digest;
+use anchorhold_jail::control::{Digest, Interpreter};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 
@@ -108,7 +108,7 @@ impl Observer {
 }
 
 fn key(context: u8) -> ContextKey {
-    ContextKey { image: Digest([0; 32]), name: context.to_string() }
+    ContextKey { image: Digest([0; 32]), interpreter: Interpreter::Own, name: context.to_string() }
 }
 
 fn pick<T: Copy>(from: &[T], index: u8) -> Option<T> {

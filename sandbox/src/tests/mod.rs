@@ -8,8 +8,8 @@ mod restart;
 
 use crate::fake::{FakeWarden, IMAGE};
 use crate::{
-    Boottime, ContextKey, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId, Limits, Network,
-    Sandbox, Session, SessionId, SessionSpec,
+    Boottime, ContextKey, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId, Interpreter,
+    Limits, Network, Sandbox, Session, SessionId, SessionSpec,
 };
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -40,7 +40,7 @@ fn spec() -> SessionSpec {
 }
 
 fn context(name: &str) -> ContextKey {
-    ContextKey { image: IMAGE, name: name.to_owned() }
+    ContextKey { image: IMAGE, interpreter: Interpreter::Own, name: name.to_owned() }
 }
 
 fn execution(code: &str) -> Execution {

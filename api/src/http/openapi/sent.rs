@@ -111,9 +111,12 @@ pub(in crate::http) struct SessionChange {
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct ExecutionRequest {
     /// What the code is written in.
-    language: Language,
+    language: Option<Language>,
     /// The code. The value of a last expression becomes a result; `await` works at the top.
-    code: String,
+    code: Option<String>,
+    /// In place of `language` and `code`: a program with its arguments, which runs natively and waits for no context.
+    #[schema(max_items = 1000)]
+    command: Option<Vec<String>>,
     /// Which interpreter, for `javascript` and `typescript`: `quickjs` where omitted.
     engine: Option<Engine>,
     /// Where it runs; the session's where omitted. One that the server has no image for is refused.

@@ -1,9 +1,10 @@
 //! Starting Chromium and meeting it.
 
 use anchorhold_browser::Browser;
+use anchorhold_jail::control::Class;
 use anchorhold_jail::hatch::Commit;
 use anchorhold_jail::loopback::PROXY;
-use anchorhold_jail::program::{Pipes, Program};
+use anchorhold_jail::program::{Confinement, Pipes, Program};
 use anchorhold_jail::zygote::PROGRAM_DESCRIPTORS_MAX;
 use std::ffi::CString;
 use std::time::{Duration, Instant};
@@ -69,14 +70,17 @@ pub(super) fn start(commit: &Commit) -> Result<Pipes, String> {
     let name = PROGRAM.to_string_lossy();
     let arguments = [&*name].into_iter().chain(FLAGS.iter().copied()).chain([&*proxy]);
     let text = |text: &str| CString::new(text).map_err(|e| format!("{text}: {e}"));
-    let program = Program {
+    let program = Program::File {
         path: PROGRAM,
         arguments: arguments.map(text).collect::<Result<_, _>>()?,
         environment: ENVIRONMENT.iter().copied().map(text).collect::<Result<_, _>>()?,
+    };
+    let confinement = Confinement {
+        class: Class::Browser,
         descriptors: PROGRAM_DESCRIPTORS_MAX,
         require_landlock: commit.require_landlock,
     };
-    program.start().map_err(|e| e.to_string())
+    program.start(confinement).map_err(|e| e.to_string())
 }
 
 /// Waits until a page can be driven.

@@ -1,7 +1,7 @@
 //! A program's standard input: what came with it, and what follows while it runs.
 
-use super::watch::Watch;
 use crate::life::lock;
+use crate::watch::Watch;
 use anchorhold_jail::id::ExecutionId;
 use bytes::{Bytes, BytesMut};
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -6,8 +6,8 @@
 
 use super::Host;
 use super::input::Input;
-use super::watch::Watch;
 use crate::outbox::Outbox;
+use crate::watch::Watch;
 use anchorhold_jail::hatch::{How, Stream, VALUE_BYTES_MAX};
 use bytes::Bytes;
 use rustix::rand::{GetRandomFlags, getrandom};

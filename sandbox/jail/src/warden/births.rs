@@ -1,10 +1,12 @@
 //! Zygotes and the pools of prepared cells.
 
 use super::cell::{Cell, State};
-use super::watch::Source;
+use super::session::Home;
+use super::taking::Source;
+use super::watch::Source as Watched;
 use super::zygotes::{Kind, Unborn, Zygote};
-use super::{RETRY_PAUSE_US, Timer, Warden, WardenError, log, system};
-use crate::control::{Boottime, Class};
+use super::{RETRY_PAUSE_US, Timer, Waiting, Warden, WardenError, log, system};
+use crate::control::{Boottime, Class, FromWarden, Refusal, Take};
 use crate::id::CellId;
 use crate::packet;
 use crate::zygote::Report;
@@ -24,7 +26,7 @@ impl Warden {
         }
         self.next_number += 1;
         let id = self.next_number;
-        self.watch.add(zygote.as_fd(), Source::Zygote(id)).map_err(io::Error::other)?;
+        self.watch.add(zygote.as_fd(), Watched::Zygote(id)).map_err(io::Error::other)?;
         self.zygotes.insert(id, (kind, zygote));
         Ok(())
     }
@@ -35,6 +37,7 @@ impl Warden {
         match packet::receive::<Report>(&*zygote) {
             Ok((Report::Warm, _)) => {
                 zygote.warm = true;
+                self.broken.remove(&kind);
                 // The next generation serves from now on; the last one has done its work.
                 if let Some(before) = self.serving.insert(kind, id) {
                     self.retire(before);
@@ -57,6 +60,9 @@ impl Warden {
             }
             Err(error) => {
                 log(&format!("the zygote of {} cells ended: {error}", kind.class));
+                if !zygote.warm {
+                    self.broken.insert(kind);
+                }
                 self.serving.retain(|_, serving| *serving != id);
                 self.retire(id);
                 self.pause_refill();
@@ -73,10 +79,11 @@ impl Warden {
         for unborn in orphans {
             self.forget_unborn(&unborn);
         }
-        self.watch.forget(Source::Zygote(id));
+        self.watch.forget(Watched::Zygote(id));
     }
 
     pub(super) fn forget_unborn(&mut self, unborn: &Unborn) {
+        self.refuse_reserved(unborn.reserved.as_deref());
         if self.tree.remove_cell(unborn.cell, None).is_err() {
             // A cell that was born all the same is still in it.
             self.timers.insert((Boottime::now().plus_us(RETRY_PAUSE_US), Timer::Removal(unborn.cell)));
@@ -88,17 +95,19 @@ impl Warden {
     }
 
     pub(super) fn born(&mut self, kind: Kind, unborn: Unborn, pidfd: OwnedFd) -> Result<(), WardenError> {
-        let Unborn { cell: id, hatch } = unborn;
-        let cell = match Cell::new(id, kind, hatch, pidfd) {
+        let id = unborn.cell;
+        let reserved = unborn.reserved.clone();
+        let cell = match Cell::new(unborn, kind, pidfd) {
             Ok(cell) => cell,
             Err(_ended_at_once) => {
+                self.refuse_reserved(reserved.as_deref());
                 self.timers.insert((Boottime::now(), Timer::Removal(id)));
                 self.pause_refill();
                 return Ok(());
             }
         };
-        self.watch.add(cell.pidfd().as_fd(), Source::Ended(id))?;
-        self.watch.add(cell.hatch.as_fd(), Source::Hatch(id))?;
+        self.watch.add(cell.pidfd().as_fd(), Watched::Ended(id))?;
+        self.watch.add(cell.hatch.as_fd(), Watched::Hatch(id))?;
         self.cells.insert(id, cell);
         Ok(())
     }
@@ -112,7 +121,9 @@ impl Warden {
             let serving = self.serving.get(&kind).copied();
             let old = serving.is_none_or(|id| self.zygotes.get(&id).is_none_or(|(_, z)| z.is_old()));
             let warming = self.zygotes.values().any(|(k, z)| *k == kind && !z.warm);
+            let wanted = self.target(kind) > 0 || self.waiting.iter().any(|waiting| waiting.kind == kind);
             if old
+                && wanted
                 && !warming
                 && let Err(error) = self.start_zygote(kind)
             {
@@ -125,40 +136,63 @@ impl Warden {
         }
     }
 
+    /// How many prepared cells shall wait. One at least, but where that is dear.
+    pub(super) fn target(&self, kind: Kind) -> usize {
+        let pool = &self.config.pool;
+        match kind.class {
+            Class::Wasm => pool.wasm.max(1),
+            Class::Files => pool.files.max(1),
+            Class::Browser => pool.browser.max(1),
+            Class::Native => pool.native,
+        }
+    }
+
     pub(super) fn order_cells(&mut self, kind: Kind, id: u64) {
-        let target = match kind.class {
-            Class::Wasm => self.config.pool.wasm,
-            Class::Files => self.config.pool.files,
-            Class::Browser => self.config.pool.browser,
-        };
-        let wanted = self.waiting.iter().filter(|waiting| waiting.kind == kind).count();
+        let from_pool = |waiting: &&Waiting| waiting.kind == kind && self.source(waiting) == Source::Pool;
+        let wanted = self.waiting.iter().filter(from_pool).count();
         let born = self
             .cells
             .values()
-            .filter(|c| c.kind == kind && matches!(c.state, State::Born | State::Pooled) && c.cause.is_none())
+            .filter(|c| c.kind == kind && matches!(c.state, State::Born | State::Pooled))
+            .filter(|c| c.cause.is_none() && !c.joined)
             .count();
         let Some(expected) = self.zygotes.get(&id).map(|(_, z)| z.expected()) else { return };
         let room = self.config.warden.cells_max.saturating_sub(self.cells.len() + expected);
-        let missing = (target.max(1) + wanted).saturating_sub(born + expected);
+        let missing = (self.target(kind) + wanted).saturating_sub(born + expected);
         for _ in 0..missing.min(room).min(BIRTHS_MAX.saturating_sub(expected)) {
-            if let Err(error) = self.order_cell(id) {
+            if let Err(error) = self.order_cell(id, None) {
                 log(&format!("order a cell: {error}"));
                 return self.pause_refill();
             }
         }
     }
 
-    pub(super) fn order_cell(&mut self, id: u64) -> Result<(), WardenError> {
+    /// `take`: not for the pool, but for a session that has a home, to be born there.
+    pub(super) fn order_cell(&mut self, id: u64, take: Option<Box<Take>>) -> Result<(), WardenError> {
         let cell = CellId::random();
         let (ours, theirs) = system("hatch", packet::pair())?;
         let flags = rustix::fs::fcntl_getfl(&ours).map(|flags| flags | rustix::fs::OFlags::NONBLOCK);
         system("hatch", flags.and_then(|flags| rustix::fs::fcntl_setfl(&ours, flags)))?;
         let birth = self.tree.birth(cell, self.config.warden.zygote_uid)?;
+        let home =
+            take.as_ref().and_then(|take| self.sessions.get(&take.session)).map(|session| &session.home);
+        let home = match home {
+            Some(Home::Made(namespaces)) => Some(namespaces),
+            _ => None,
+        };
         let Some((_, zygote)) = self.zygotes.get_mut(&id) else { return Ok(()) };
         self.next_number += 1;
-        let unborn = Unborn { cell, hatch: ours };
+        let unborn = Unborn { cell, hatch: ours, reserved: take };
         zygote
-            .order(self.next_number, unborn, &theirs, birth.as_ref())
+            .order(self.next_number, unborn, &theirs, birth.as_ref(), home)
             .map_err(|e| WardenError::System("order", io::Error::other(e)))
+    }
+
+    /// A cell that somebody waits for will not be.
+    pub(super) fn refuse_reserved(&mut self, take: Option<&Take>) {
+        if let Some(take) = take {
+            let why = Refusal::Walls("a cell could not be born in its session's namespaces".into());
+            self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
+        }
     }
 }

@@ -8,9 +8,9 @@
 //! There is no way back: a cell that was committed is never pooled again.
 
 use super::egress::Outlet;
-use super::zygotes::Kind;
+use super::zygotes::{Kind, Unborn};
 use crate::cgroup::CellGroup;
-use crate::control::{Boottime, Cause, CellInfo};
+use crate::control::{Boottime, Cause, CellInfo, Take};
 use crate::counters::Counters;
 use crate::id::{CellId, ExecutionId, SessionId};
 use crate::packet::Assembler;
@@ -64,6 +64,10 @@ pub struct Cell {
     pub hatch: OwnedFd,
     /// Puts together what it says before it is live.
     pub assembler: Assembler,
+    /// Whom it is for already, though it is not ready to be taken.
+    pub reserved: Option<Box<Take>>,
+    /// It was born in namespaces of its session.
+    pub joined: bool,
     /// Set when a session took it.
     pub taken: Option<Taken>,
     /// When it is killed, and on which execution's account.
@@ -78,13 +82,16 @@ pub struct Cell {
 
 impl Cell {
     /// A new one.
-    pub fn new(id: CellId, kind: Kind, hatch: OwnedFd, pidfd: OwnedFd) -> io::Result<Self> {
+    pub fn new(unborn: Unborn, kind: Kind, pidfd: OwnedFd) -> io::Result<Self> {
         let pid = pid_of(&pidfd)?;
+        let Unborn { cell: id, hatch, reserved } = unborn;
         Ok(Self {
             id,
             kind,
             state: State::Born,
             hatch,
+            joined: reserved.is_some(),
+            reserved,
             assembler: Assembler::default(),
             taken: None,
             deadline: None,

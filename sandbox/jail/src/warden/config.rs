@@ -82,11 +82,14 @@ pub struct PoolConfig {
     pub files: usize,
     /// Of each browser image.
     pub browser: usize,
+    /// Of each image of native cells. With 0 even their zygote, whose start takes seconds and some hundred megabytes of
+    /// memory, is started only for the first session that wants one.
+    pub native: usize,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { wasm: 8, files: 2, browser: 1 }
+        Self { wasm: 8, files: 2, browser: 1, native: 2 }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::config::Config;
 use super::keeper;
 use crate::cgroup::Layout;
-use crate::control::{Boottime, CellLimits, FromWarden, Take, ToWarden, VERSION};
+use crate::control::{Boottime, CellLimits, FromWarden, Interpreter, Take, ToWarden, VERSION};
 use crate::egress::Network;
 use crate::id::{GroupId, SessionId};
 use crate::packet;
@@ -131,6 +131,7 @@ fn converse(warden: &OwnedFd) -> Result<Vec<Finding>, String> {
         session: SessionId::random(),
         group: GroupId::random(),
         image: None,
+        interpreter: Interpreter::Own,
         limits,
         env: vec![],
         network: Network::None,

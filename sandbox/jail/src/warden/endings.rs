@@ -29,6 +29,7 @@ impl Warden {
     /// Everything that is left to do for a cell whose pid 1 ended.
     pub(super) fn bury(&mut self, id: CellId) {
         self.arm(id, None);
+        self.home_is(id, false);
         let Some(mut cell) = self.cells.remove(&id) else { return };
         cell.reap();
         self.watch.forget(Source::Hatch(id));
@@ -36,6 +37,8 @@ impl Warden {
         if let Some(pool) = self.pools.get_mut(&cell.kind) {
             pool.retain(|pooled| *pooled != id);
         }
+        let reserved = cell.reserved.take();
+        self.refuse_reserved(reserved.as_deref());
         if matches!(cell.state, State::Born | State::Pooled) && cell.cause.is_none() {
             log(&format!("a prepared {} cell ended by itself", cell.kind.class));
             self.pause_refill();

@@ -65,6 +65,7 @@ fn open(store: &Path, path: &Path) -> Result<Option<OpenImage>, ImageError> {
     let (class, file) = match (manifest.kind.as_str(), manifest.language.as_str()) {
         ("wasm", _) => (Class::Wasm, module(store, digest)?),
         ("root", "browser") => (Class::Browser, tree(store, digest)?),
+        ("root", "native") => (Class::Native, tree(store, digest)?),
         _ => return Ok(None),
     };
     let image = Image { name: manifest.name, class, language: manifest.language, digest };

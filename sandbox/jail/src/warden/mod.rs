@@ -34,7 +34,7 @@ use egress::Outlets;
 use nix::errno::Errno;
 use queue::Queue;
 use session::Session;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use uids::Uids;
@@ -92,6 +92,8 @@ pub struct Warden {
     zygotes: HashMap<u64, (Kind, Zygote)>,
     serving: HashMap<Kind, u64>,
     kinds: Vec<Kind>,
+    /// Kinds whose last zygote ended before it had loaded its image.
+    broken: HashSet<Kind>,
     /// Kinds whose last fork failed, and how.
     failing: HashMap<Kind, Errno>,
     cells: HashMap<CellId, Cell>,
@@ -146,6 +148,7 @@ impl Warden {
             controller: None,
             zygotes: HashMap::new(),
             serving: HashMap::new(),
+            broken: HashSet::new(),
             failing: HashMap::new(),
             cells: HashMap::new(),
             pools: HashMap::new(),
@@ -159,9 +162,12 @@ impl Warden {
             listener,
             kinds,
         };
+        // Of cells that were forked by way of another process.
+        system("subreaper", nix::sys::prctl::set_child_subreaper(true))?;
         warden.watch.add(warden.listener.as_fd(), Source::Listener)?;
         warden.watch.add(warden.signals.as_fd(), Source::Signals)?;
-        for kind in warden.kinds.clone() {
+        let early: Vec<Kind> = warden.kinds.iter().copied().filter(|kind| warden.target(*kind) > 0).collect();
+        for kind in early {
             warden.start_zygote(kind).map_err(|e| WardenError::Zygote(kind.class, e))?;
         }
         warden.orphans_begin();

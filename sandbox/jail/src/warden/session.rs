@@ -7,6 +7,28 @@ use crate::id::{CellId, GroupId, SessionId};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
+/// Namespaces that all native cells of a session are in, so that its programs reach each other's servers at `localhost`.
+/// Held open: they stay when the cell that they were made with has ended.
+#[derive(Debug)]
+pub struct Namespaces {
+    /// Of users.
+    pub user: OwnedFd,
+    /// Of the network.
+    pub network: OwnedFd,
+}
+
+/// Where native cells of a session are born.
+#[derive(Debug, Default)]
+pub enum Home {
+    /// The next one brings namespaces of its own.
+    #[default]
+    None,
+    /// This one does, and is not complete yet: the others wait for it.
+    Making(CellId),
+    /// In these.
+    Made(Namespaces),
+}
+
 /// What a session owns.
 #[derive(Debug)]
 pub struct Session {
@@ -20,6 +42,8 @@ pub struct Session {
     pub uids: UidPair,
     /// What it may reach, as its last request for a cell said.
     pub network: Network,
+    /// Where its native cells are born.
+    pub home: Home,
     /// The root of its workspace.
     pub workspace: OwnedFd,
     /// Its live cells.

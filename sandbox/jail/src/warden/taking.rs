@@ -1,9 +1,9 @@
 //! How a session takes a cell: checked, committed, locked, handed over.
 
 use super::cell::{State, Taken};
-use super::session::Session;
+use super::session::{Home, Namespaces, Session};
 use super::uids::UidPair;
-use super::watch::Source;
+use super::watch::Source as Watched;
 use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
 use crate::egress::Network;
@@ -20,6 +20,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// How long a request may wait for a cell.
 const TAKE_WAIT_US: u64 = 2_000_000;
+/// How long where there is no zygote yet that could fork one.
+const WARMING_WAIT_US: u64 = 8_000_000;
 /// How long pid 1 may take to lock itself …
 const COMMIT_WAIT_US: u64 = 2_000_000;
 /// … and to start its program before.
@@ -39,7 +41,8 @@ impl Warden {
             Ok(kind) => kind,
             Err(why) => return self.say(&FromWarden::Refused { tag, why }, vec![]),
         };
-        let until = Boottime::now().plus_us(TAKE_WAIT_US);
+        let wait_us = if self.serving.contains_key(&kind) { TAKE_WAIT_US } else { WARMING_WAIT_US };
+        let until = Boottime::now().plus_us(wait_us);
         self.waiting.push(take.group, Waiting { take, kind, until });
         self.serve_waiting();
         if !self.waiting.is_empty() {
@@ -105,6 +108,7 @@ impl Warden {
                     limits: take.limits,
                     uids,
                     network: take.network.clone(),
+                    home: Home::None,
                     workspace: root,
                     cells: HashSet::new(),
                     expires_at: take.expires_at,
@@ -120,11 +124,22 @@ impl Warden {
     /// Gives pooled cells to those who wait for them, one to each group in turn, and refuses who waited for too long.
     pub(super) fn serve_waiting(&mut self) {
         loop {
-            let pools = &self.pools;
-            let pooled = |waiting: &Waiting| pools.get(&waiting.kind).is_some_and(|pool| !pool.is_empty());
-            let Some(Waiting { take, kind, .. }) = self.waiting.next(pooled) else { break };
-            if let Some(cell) = self.pools.get_mut(&kind).and_then(VecDeque::pop_front) {
-                self.commit(cell, &take);
+            let mut waiting = std::mem::take(&mut self.waiting);
+            let next = waiting.next(|waiting| match self.source(waiting) {
+                Source::Pool => self.pools.get(&waiting.kind).is_some_and(|pool| !pool.is_empty()),
+                Source::Home => self.serving.contains_key(&waiting.kind),
+                Source::Later => false,
+            });
+            self.waiting = waiting;
+            let Some(next) = next else { break };
+            match self.source(&next) {
+                Source::Pool => {
+                    if let Some(cell) = self.pools.get_mut(&next.kind).and_then(VecDeque::pop_front) {
+                        self.commit(cell, &next.take);
+                    }
+                }
+                Source::Home => self.order_at_home(next),
+                Source::Later => {}
             }
         }
         let now = Boottime::now();
@@ -133,9 +148,43 @@ impl Warden {
             let why = match (self.serving.get(&kind), self.failing.get(&kind)) {
                 (Some(_), None) => Refusal::Capacity("no cell came free in time".into()),
                 (Some(_), Some(errno)) => Refusal::Walls(format!("fork: {errno}")),
+                (None, _) if !self.broken.contains(&kind) => {
+                    Refusal::Capacity("what its cells are forked from is still being loaded".into())
+                }
                 (None, _) => Refusal::Walls(format!("no zygote of {} cells stays up", kind.class)),
             };
             self.say(&FromWarden::Refused { tag: waiting.take.tag, why }, vec![]);
+        }
+    }
+
+    /// Where the cell that somebody waits for comes from.
+    pub(super) fn source(&self, waiting: &Waiting) -> Source {
+        match self.sessions.get(&waiting.take.session).map(|session| &session.home) {
+            _ if waiting.kind.class != Class::Native => Source::Pool,
+            None | Some(Home::None) => Source::Pool,
+            Some(Home::Making(_)) => Source::Later,
+            Some(Home::Made(_)) => Source::Home,
+        }
+    }
+
+    fn order_at_home(&mut self, waiting: Waiting) {
+        let Waiting { take, kind, .. } = waiting;
+        let Some(zygote) = self.serving.get(&kind).copied() else { return };
+        let tag = take.tag;
+        if let Err(error) = self.order_cell(zygote, Some(Box::new(take))) {
+            log(&format!("order a cell: {error}"));
+            self.say(&FromWarden::Refused { tag, why: Refusal::Capacity(error.to_string()) }, vec![]);
+        }
+    }
+
+    /// The cell that a session's namespaces were made with is complete, or will never be.
+    pub(super) fn home_is(&mut self, id: CellId, complete: bool) {
+        let Some(cell) = self.cells.get(&id) else { return };
+        let Some(taken) = &cell.taken else { return };
+        let Some(session) = self.sessions.get_mut(&taken.session) else { return };
+        if matches!(session.home, Home::Making(making) if making == id) {
+            let namespaces = if complete { namespaces(cell.pid()) } else { None };
+            session.home = namespaces.map_or(Home::None, Home::Made);
         }
     }
 
@@ -164,16 +213,26 @@ impl Warden {
         let cpu_base_us = counters.cpu_us().map_err(|e| refuse("counters", &e))?;
         cell.taken = Some(Taken { session: session.id, group, counters, cpu_base_us });
         session.network.clone_from(&take.network);
-        write_maps(cell.pid(), session.uids).map_err(|e| refuse("user map", &e))?;
+        if cell.kind.class == Class::Native && matches!(session.home, Home::None) {
+            session.home = Home::Making(id);
+        }
+        if !cell.joined {
+            write_maps(cell.pid(), session.uids).map_err(|e| refuse("user map", &e))?;
+        }
         let commit = Commit {
             memory_bytes: session.limits.memory_bytes,
+            cpu_millicores: session.limits.cpu_millicores,
+            interpreter: take.interpreter,
             env: take.env.clone(),
             uid: GUEST_UID,
             require_landlock: self.config.warden.require_landlock,
         };
-        let own_root = cell.kind.class == Class::Browser;
-        let until = since.plus_us(if own_root { START_WAIT_US } else { COMMIT_WAIT_US });
-        let mounts = if own_root { workspace::mounts(&session.workspace) } else { Ok(Vec::new()) };
+        let class = cell.kind.class;
+        let until = since.plus_us(if class.runs_programs() { START_WAIT_US } else { COMMIT_WAIT_US });
+        let mounts = match class {
+            Class::Wasm | Class::Files => Ok(Vec::new()),
+            Class::Browser | Class::Native => workspace::mounts(&session.workspace, class == Class::Native),
+        };
         let mounts = mounts.map_err(|e| refuse("mounts of the workspace", &e))?;
         let descriptors: Vec<_> =
             std::iter::once(session.workspace.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
@@ -196,8 +255,13 @@ impl Warden {
             (Ok(Some((FromCell::Prepared, _))), State::Born) => {
                 cell.state = State::Pooled;
                 let kind = cell.kind;
-                self.pools.entry(kind).or_default().push_back(id);
-                self.serve_waiting();
+                match cell.reserved.take() {
+                    Some(take) => self.commit(id, &take),
+                    None => {
+                        self.pools.entry(kind).or_default().push_back(id);
+                        self.serve_waiting();
+                    }
+                }
             }
             (Ok(Some((FromCell::Ready(walls), given))), State::Committing { tag, since, until }) => {
                 self.unwatch(id);
@@ -229,14 +293,14 @@ impl Warden {
 
     pub(super) fn unwatch(&mut self, id: CellId) {
         if let Some(cell) = self.cells.get(&id) {
-            self.watch.remove(cell.hatch.as_fd(), Source::Hatch(id));
+            self.watch.remove(cell.hatch.as_fd(), Watched::Hatch(id));
         }
     }
 
     /// Gives what listens in a cell with a network of its own to egress, if its session may reach anything. Otherwise
     /// nobody holds it any more, and whoever connects in the cell is refused by the kernel.
     fn open_way_out(&mut self, id: CellId, given: Vec<OwnedFd>) -> Result<(), Refusal> {
-        let Some(cell) = self.cells.get(&id).filter(|cell| cell.kind.class == Class::Browser) else {
+        let Some(cell) = self.cells.get(&id).filter(|cell| cell.kind.class.runs_programs()) else {
             return Ok(());
         };
         let session = cell.taken.as_ref().and_then(|taken| self.sessions.get(&taken.session));
@@ -259,12 +323,13 @@ impl Warden {
     }
 
     pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls, commit_us: u64) {
+        self.home_is(id, true);
         let Some(cell) = self.cells.get_mut(&id) else { return };
         cell.state = State::Live;
-        let network = match (cell.kind.class, &cell.outlet) {
-            (Class::Browser, Some(_)) => "own, only loopback; out by egress",
-            (Class::Browser, None) => "own, only loopback",
-            _ => "empty",
+        let network = match (cell.kind.class.runs_programs(), &cell.outlet) {
+            (true, Some(_)) => "own, only loopback; out by egress",
+            (true, None) => "own, only loopback",
+            (false, _) => "empty",
         };
         for (name, what) in [
             ("network_namespace", network),
@@ -286,6 +351,23 @@ impl Warden {
             }
         }
     }
+}
+
+/// Where a cell comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// One of those that wait.
+    Pool,
+    /// Born for it, in its session's namespaces.
+    Home,
+    /// That is decided when the session's first one is complete.
+    Later,
+}
+
+/// The namespaces that others of its session are born in. `None` when it has ended.
+fn namespaces(pid: rustix::process::Pid) -> Option<Namespaces> {
+    let open = |kind| std::fs::File::open(format!("/proc/{}/ns/{kind}", pid.as_raw_nonzero())).ok();
+    Some(Namespaces { user: open("user")?.into(), network: open("net")?.into() })
 }
 
 /// A user namespace's map: 0 and the guest's user, nobody else. See user_namespaces(7).

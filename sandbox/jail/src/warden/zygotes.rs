@@ -1,7 +1,8 @@
 //! Zygote processes: started, renewed and replaced here; what happens in them is [`crate::zygote`].
 
 use super::config::Config;
-use crate::control::{Class, Digest, Image};
+use super::session::Namespaces;
+use crate::control::{Class, Digest, Image, Take};
 use crate::fault;
 use crate::id::CellId;
 use crate::packet::{self, PacketError};
@@ -46,6 +47,8 @@ pub struct Unborn {
     pub cell: CellId,
     /// The outer end of its hatch.
     pub hatch: OwnedFd,
+    /// Whom it is for already, where it is born for somebody.
+    pub reserved: Option<Box<Take>>,
 }
 
 /// A zygote process.
@@ -96,10 +99,13 @@ impl Zygote {
         unborn: Unborn,
         theirs: &OwnedFd,
         birth: Option<&OwnedFd>,
+        home: Option<&Namespaces>,
     ) -> Result<(), PacketError> {
         let mut descriptors = vec![theirs.as_fd()];
         descriptors.extend(birth.map(AsFd::as_fd));
-        packet::send(&self.control, &Order::Spawn { tag }, &descriptors)?;
+        descriptors.extend(home.into_iter().flat_map(|home| [home.user.as_fd(), home.network.as_fd()]));
+        let order = Order::Spawn { tag, grouped: birth.is_some(), joined: home.is_some() };
+        packet::send(&self.control, &order, &descriptors)?;
         self.ordered += 1;
         self.unborn.insert(tag, unborn);
         Ok(())

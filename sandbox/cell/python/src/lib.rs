@@ -1,0 +1,16 @@
+//! What a Python of the image loads to become the zygote of native cells: one function, which it calls when it has
+//! imported everything. It comes back when the warden has no more use for it; in the copies that are cells it does not.
+
+/// Forks cells until the warden hangs up. 0, or 1 after saying why on standard error.
+#[expect(unsafe_code, reason = "a symbol that Python can find has to be exported under its name")]
+// SAFETY: no other symbol of this process has the name.
+#[unsafe(no_mangle)]
+pub extern "C" fn anchorhold_zygote() -> i32 {
+    match anchorhold_cell::native::serve() {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("anchorhold-cell: {error}");
+            1
+        }
+    }
+}

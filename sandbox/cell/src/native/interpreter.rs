@@ -1,0 +1,146 @@
+//! How the cell's program is started, and what it finds around it.
+
+use super::talk;
+use anchorhold_jail::control::{Class, Interpreter};
+use anchorhold_jail::fault;
+use anchorhold_jail::hatch::Commit;
+use anchorhold_jail::loopback::PROXY;
+use anchorhold_jail::program::{Confinement, Pipes, Program};
+use anchorhold_jail::python::Python;
+use anchorhold_jail::zygote::{PROGRAM_DESCRIPTORS_MAX, Station, ZygoteError};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+const PYTHON: &CStr = c"/usr/bin/python3";
+const NODE: &CStr = c"/usr/local/bin/node";
+const BASH: &CStr = c"/usr/bin/bash";
+
+/// What runs in them. Part of this program and not of the image, so that both ends of a conversation are of one version.
+const PYTHON_KERNEL: &str = include_str!("kernel.py");
+const NODE_KERNEL: &str = include_str!("kernel.js");
+const BASH_KERNEL: &str = include_str!("kernel.sh");
+const COMMAND_KERNEL: &str = include_str!("command.sh");
+
+/// Makes a module of [`PYTHON_KERNEL`], since a program's `__main__` is its own, and calls its `zygote`.
+const PYTHON_BOOT: &str = "\
+import sys, types
+module = types.ModuleType('anchorhold_kernel')
+sys.modules[module.__name__] = module
+library, source = sys.argv[1:]
+sys.argv = ['']
+exec(compile(source, '<anchorhold>', 'exec'), module.__dict__)
+module.zygote(library)
+";
+/// Called in a copy of the zygote. Binds no name of the program's.
+const PYTHON_SERVE: &CStr = c"__import__('anchorhold_kernel').serve()";
+
+/// The library that a zygote loads; beside this program.
+const LIBRARY: &str = "libanchorhold_python.so";
+
+/// Of every program.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("PATH", "/home/user/.local/bin:/usr/local/bin:/usr/bin:/bin"),
+    ("HOME", "/home/user"),
+    ("USER", "user"),
+    ("PWD", "/workspace"),
+    ("TMPDIR", "/tmp"),
+    ("SHELL", "/bin/bash"),
+    ("LANG", "C.UTF-8"),
+    ("TERM", "dumb"),
+    ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
+    ("MATPLOTLIBRC", "/etc/matplotlibrc"),
+    ("MPLCONFIGDIR", "/tmp/.matplotlib"),
+    ("IPYTHONDIR", "/tmp/.ipython"),
+    ("PLOTLY_RENDERER", "plotly_mimetype"),
+    ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+    ("NPM_CONFIG_PREFIX", "/home/user/.local"),
+    ("NPM_CONFIG_UPDATE_NOTIFIER", "false"),
+    ("NODE_USE_ENV_PROXY", "1"),
+    ("NO_PROXY", "localhost,127.0.0.1,::1"),
+    ("no_proxy", "localhost,127.0.0.1,::1"),
+];
+/// Where the way out is, for programs that look.
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
+/// Numeric libraries read how many threads they may use when they are loaded.
+const THREADS: [&str; 3] = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"];
+
+/// Opens the library, which the zygote finds nowhere any more once it is confined.
+pub fn library() -> io::Result<File> {
+    File::open(std::env::current_exe()?.with_file_name(LIBRARY))
+}
+
+/// Becomes the zygote: a Python of the image, which loads the library and calls into it.
+pub fn become_zygote(station: Station, library: File) -> Result<Infallible, ZygoteError> {
+    let text = |text: &str| CString::new(text).map_err(|_| ZygoteError::NotOurs);
+    let path = format!("/proc/self/fd/{}", library.as_raw_fd());
+    let arguments = ["python3", "-I", "-c", PYTHON_BOOT, &path, PYTHON_KERNEL];
+    let arguments = arguments.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    // One thread, until a cell knows how many it has.
+    let mut environment = environment(1, &[]);
+    environment.insert("MALLOC_ARENA_MAX".into(), "1".into());
+    if let Ok(step) = std::env::var(fault::VARIABLE) {
+        environment.insert(fault::VARIABLE.into(), step);
+    }
+    // The allocator that Arrow brings would start a thread, and what has threads cannot be forked.
+    environment.insert("JE_ARROW_MALLOC_CONF".into(), "background_thread:false".into());
+    let environment = pairs(&environment).map_err(|_| ZygoteError::NotOurs)?;
+    station.become_program(PYTHON, &arguments, &environment, library)
+}
+
+/// Starts the program that the session asked for.
+pub(super) fn start(commit: &Commit, python: Option<Python>) -> Result<Pipes, String> {
+    let confinement = Confinement {
+        class: Class::Native,
+        descriptors: PROGRAM_DESCRIPTORS_MAX,
+        require_landlock: commit.require_landlock,
+    };
+    let (path, arguments): (_, &[&str]) = match commit.interpreter {
+        Interpreter::Own => return Err("the image has several interpreters, and none was named".into()),
+        Interpreter::Python => {
+            let python = python.ok_or("this process is no Python")?;
+            python.before_fork();
+            let go_on = || python.go_on(PYTHON_SERVE);
+            return Program::Here(&go_on).start(confinement).map_err(|e| e.to_string());
+        }
+        Interpreter::Node => (NODE, &["node", "--no-warnings", "-e", NODE_KERNEL]),
+        Interpreter::Bash => (BASH, &["bash", "-c", BASH_KERNEL, "bash"]),
+        Interpreter::Command => (BASH, &["bash", "-c", COMMAND_KERNEL, "bash"]),
+    };
+    let text = |text: &&str| CString::new(*text).map_err(|e| format!("{text}: {e}"));
+    let program = Program::File {
+        path,
+        arguments: arguments.iter().map(text).collect::<Result<_, _>>()?,
+        environment: pairs(&environment(threads(commit), &commit.env))?,
+    };
+    program.start(confinement).map_err(|e| e.to_string())
+}
+
+/// The first that a Python is told, which was executed before anybody knew its session.
+pub(super) fn python_start(commit: &Commit) -> Vec<u8> {
+    let threads = threads(commit);
+    talk::framed(&serde_json::json!({"env": environment(threads, &commit.env), "threads": threads}))
+}
+
+fn threads(commit: &Commit) -> u32 {
+    commit.cpu_millicores.div_ceil(1000).max(1)
+}
+
+fn environment(threads: u32, session: &[(String, String)]) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> =
+        ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    all.extend(PROXIES.map(|name| (name.to_owned(), format!("http://{PROXY}"))));
+    all.extend(THREADS.map(|name| (name.to_owned(), threads.to_string())));
+    all.extend(session.iter().cloned());
+    all
+}
+
+fn pairs(environment: &BTreeMap<String, String>) -> Result<Vec<CString>, String> {
+    let pair = |(name, value): (&String, &String)| {
+        CString::new(format!("{name}={value}")).map_err(|_| format!("{name} holds a zero byte"))
+    };
+    environment.iter().map(pair).collect()
+}
