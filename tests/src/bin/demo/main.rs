@@ -24,6 +24,11 @@ const lines = Object.entries(table).map(([r, rows]) => `| ${r} | ${rows.map(x =>
 fs.writeFileSync('report.md', '| region | month 1 | month 2 |\\n|---|---|---|\\n' + lines.join('\\n') + '\\n');
 lines.length";
 
+/// What an analyst's agent writes: two files in, a join, a fit, three pictures and a PDF out.
+const NATIVE_ANALYSIS: &str = include_str!("analysis.py");
+const NATIVE_PAGE: &str = include_str!("page.js");
+const GOALS: &[u8] = include_bytes!("goals.xlsx");
+
 const FORM: &str = "<!doctype html><title>Sales</title><style>body{font:16px sans-serif;margin:2em}</style>
 <h1>Sales 2026 · 売上 · 销售额 📈</h1><pre>{report}</pre>
 <form onsubmit='event.preventDefault();out.textContent=`Approved by ${who.value}`'>
@@ -33,12 +38,13 @@ const FORM: &str = "<!doctype html><title>Sales</title><style>body{font:16px san
 fn main() -> Result<()> {
     let start = Instant::now();
     step("starting a server of its own (service, warden, warm interpreters)");
-    let server = Server::start(Options::default())?;
+    let server = Server::start(Options::default().with("pool", "native", "1"))?;
     let client = server.client()?;
     println!("   it serves on {} after {:.1} s", server.base(), start.elapsed().as_secs_f64());
     let session =
         client.session(&json!({"name": "demo", "browser": {}, "limits": {"memory_bytes": 512 << 20}}))?;
     agent_job(&client, &session)?;
+    native_job(&client, &session)?;
     browser_job(&client, &session)?;
     hostile_job(&client, &session)?;
     walls(&client, &session)?;
@@ -68,16 +74,23 @@ fn execute(client: &Client, session: &str, language: &str, code: &str, timeout: 
     let start = Instant::now();
     let request = json!({"language": language, "code": code, "timeout_seconds": timeout});
     let answer = client.execute_with(session, &request)?;
-    let seen = start.elapsed();
+    outcome(&answer, start.elapsed());
+    Ok(answer)
+}
+
+/// What came out of it.
+fn outcome(answer: &Value, seen: Duration) {
     show("printed", answer["stdout"].as_str().unwrap_or_default());
     for result in answer["results"].as_array().into_iter().flatten() {
-        show("value", result["mime"]["text/plain"].as_str().unwrap_or_default());
+        let picture = result["mime"]["image/png"].as_str();
+        let picture = picture.map(|data| format!("a picture of {} bytes", data.len() / 4 * 3));
+        let text = result["mime"]["text/plain"].as_str();
+        show("value", picture.as_deref().or(text).unwrap_or_default());
     }
     if let Some(error) = answer["error"]["name"].as_str() {
         show("error", &format!("{error}: {}", answer["error"]["message"].as_str().unwrap_or_default()));
     }
-    println!("   ⇒ {}{} in {}", answer["status"].as_str().unwrap_or_default(), limit(&answer), millis(seen));
-    Ok(answer)
+    println!("   ⇒ {}{} in {}", answer["status"].as_str().unwrap_or_default(), limit(answer), millis(seen));
 }
 
 fn limit(answer: &Value) -> String {
@@ -106,6 +119,33 @@ fn agent_job(client: &Client, session: &str) -> Result<()> {
     let report = client.get(&format!("/v1/sessions/{session}/files/report.md"))?;
     println!("   downloaded report.md:");
     show("", &report.text());
+    Ok(())
+}
+
+/// The same files, by the interpreters and packages that people work with.
+fn native_job(client: &Client, session: &str) -> Result<()> {
+    step("a heavier one in the same session: CPython with pandas and matplotlib, Node, a shell");
+    client.put(&format!("/v1/sessions/{session}/files/goals.xlsx"), GOALS)?.expect(201);
+    for (language, code) in [("python", NATIVE_ANALYSIS), ("javascript", NATIVE_PAGE)] {
+        let start = Instant::now();
+        let request = json!({"language": language, "runtime": "native", "code": code, "timeout_seconds": 60});
+        let answer = client.execute_with(session, &request)?;
+        show(if language == "javascript" { "node" } else { language }, code);
+        outcome(&answer, start.elapsed());
+        println!();
+    }
+    let start = Instant::now();
+    let line = "pdftotext -layout report.pdf - | head -12; ls -sh *.png report.pdf";
+    show("command", line);
+    let answer = client.execute_with(session, &json!({"command": ["sh", "-c", line]}))?;
+    outcome(&answer, start.elapsed());
+    std::fs::create_dir_all("demo-out")?;
+    for name in ["report.pdf", "regions.png", "trend.png", "stack.png", "summary.html"] {
+        let file = client.get(&format!("/v1/sessions/{session}/files/{name}"))?;
+        file.expect(200);
+        std::fs::write(format!("demo-out/{name}"), &file.bytes)?;
+    }
+    println!("   downloaded report.pdf, its pictures and summary.html to demo-out/");
     Ok(())
 }
 
