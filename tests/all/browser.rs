@@ -133,7 +133,7 @@ fn actions_stop_at_the_first_that_fails(shared: &Shared) -> Result<()> {
                 {"type": "navigate", "url": FORM},
                 {"type": "click", "target": {"text": "no such thing"}},
                 {"type": "snapshot"},
-            ], "timeout_seconds": 1.5}),
+            ], "timeout_seconds": 4}),
         )?
         .expect(200);
     assert_eq!(answer["status"], "failed");
