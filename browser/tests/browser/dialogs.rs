@@ -29,6 +29,7 @@ async fn a_dialog_holds_the_page_until_it_is_answered() {
     );
     let held = chromium.failed(5.0, json!({"type": "snapshot"})).await;
     assert_eq!(held, Failure::Dialog { kind: "confirm".into(), message: "Sure?".into() });
+    assert_eq!(chromium.one(json!({"type": "snapshot", "optional": true})).await, Reply::Nothing);
     chromium.one(json!({"type": "dialog", "accept": true})).await;
 
     let alerted =
