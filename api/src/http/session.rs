@@ -167,16 +167,17 @@ fn network(fields: &mut Fields<'_>) -> Network {
         NetworkMode::None => Network::None,
         NetworkMode::Public => Network::Public,
         NetworkMode::Allow => {
+            let hosts = hosts.unwrap_or_default();
+            if hosts.is_empty() {
+                fields.missing("hosts");
+            }
             let mut named = Vec::new();
-            for (at, host) in hosts.unwrap_or_default().into_iter().enumerate() {
+            for (at, host) in hosts.into_iter().enumerate() {
                 match host.as_str().map(|host| (host, host.parse::<Pattern>())) {
                     Some((host, Ok(_))) => named.push(host.to_owned()),
                     Some((_, Err(error))) => fields.wrong(&format!("hosts.{at}"), error.to_string()),
                     None => fields.wrong(&format!("hosts.{at}"), "must be a string"),
                 }
-            }
-            if named.is_empty() {
-                fields.missing("hosts");
             }
             Network::Allow(named)
         }
