@@ -20,6 +20,7 @@ mod file;
 mod follow;
 mod live;
 mod once;
+mod outgoing;
 mod recovery;
 mod tenants;
 mod upkeep;
@@ -36,6 +37,7 @@ pub use once::{Await, Key};
 pub use tenants::{NewTenant, TenantChange};
 pub use upkeep::Parts;
 
+use crate::audit::Audit;
 use crate::config::SessionPolicy;
 use crate::ledger::{
     ExecutionRow, Ledger, LedgerError, Made, Page, Place, Record, SessionRow, Terms, Totals, UsageLine,
@@ -259,6 +261,7 @@ struct Inner {
     live: LiveTable,
     once: once::Table,
     metrics: Metrics,
+    audit: Audit,
     traces: Traces,
     draining: AtomicBool,
     /// KiB of code and input that may wait and run at a time.
@@ -596,13 +599,17 @@ fn later(at_us: i64, by_us: u64) -> i64 {
 
 /// The name of a context to clients. It follows from what the context is, so it needs no memory.
 pub fn context_id(session: SessionId, place: &Place) -> Option<Id> {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let Place { runtime, image, language, context, .. } = place;
-    let text = format!("{session}/{runtime}/{image}/{language}/{context}");
+    derived_id(&format!("{session}/{runtime}/{image}/{language}/{context}")).parse().ok()
+}
+
+/// An id that follows from a text.
+pub fn derived_id(text: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let digest = Sha256::digest(text.as_bytes());
     let letters = digest.iter().take(26).enumerate();
     // 128 bits in 26 letters: the first has only three of its five bits.
     let letters =
         letters.map(|(i, byte)| char::from(ALPHABET[usize::from(byte & if i == 0 { 7 } else { 31 })]));
-    letters.collect::<String>().parse().ok()
+    letters.collect()
 }

@@ -45,6 +45,7 @@ mod boa;
 mod browser;
 mod cli;
 mod contexts;
+mod egress;
 mod executions;
 mod faults;
 mod files;
@@ -81,6 +82,7 @@ const ROOMS: &[Room] = &[
     inputs::all,
     openapi::all,
     browser::all,
+    egress::all,
     billing::all,
     tenants::all,
     transfers::all,

@@ -55,8 +55,11 @@ impl House {
             Tenants::load(&ledger, config.tenants, &KEY.to_owned().into(), None, now_us()).await.unwrap();
         let (policy, prices) = (config.session, config.prices);
         let boot_id = self.boot_id.clone();
-        let parts =
-            Parts { ledger, tenants, sandbox, events, policy, prices, traces: Traces::default(), boot_id };
+        let directory = self.dir.path().join("audit");
+        std::fs::create_dir_all(&directory).unwrap();
+        let audit = Audit::start(&directory, config.audit).unwrap();
+        let traces = Traces::default();
+        let parts = Parts { ledger, tenants, sandbox, events, policy, prices, audit, traces, boot_id };
         Service::start(parts).await.unwrap()
     }
 }
@@ -243,8 +246,10 @@ fn sessions_are_created_once_by_key_and_counted() {
         life.block_on(life.service.create_session(&life.tenant, SessionRequest::default(), key("k", hash)))
     };
     let first = create(1).unwrap();
-    let change =
-        SessionChange { metadata: Some([("a".to_owned(), "b".to_owned())].into()), ttl_us: Some(5_000_000) };
+    let change = SessionChange {
+        metadata: Some([("a".to_owned(), "b".to_owned())].into()),
+        ttl_us: Some(5_000_000),
+    };
     let changed = life.block_on(life.service.change_session(&life.tenant, first.id, change)).unwrap();
     assert_eq!(changed.row.metadata["a"], "b");
     assert!(changed.row.expires_us < first.expires_us);

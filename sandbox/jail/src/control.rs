@@ -212,7 +212,7 @@ pub enum FromWarden {
     /// A live cell; descriptors as with `Taken`.
     Cell(CellInfo),
     /// A cell for the session. Descriptors: the hatch, then the counters' files in the order of
-    /// [`crate::counters::Counters::FILES`].
+    /// [`crate::counters::Counters::FILES`], then, where it has a way out, one for a [`crate::egress::TrafficReader`].
     Taken {
         /// Of the request.
         tag: u64,

@@ -106,7 +106,7 @@ impl Warden {
         };
         self.say(&FromWarden::Welcome(welcome), vec![]);
         for info in live {
-            match self.cells[&info.cell].descriptors() {
+            match self.cells[&info.cell].descriptors(&self.outlets) {
                 Ok(descriptors) => self.say(&FromWarden::Cell(info), descriptors),
                 Err(error) => log(&format!("cannot hand over a cell: {error}")),
             }

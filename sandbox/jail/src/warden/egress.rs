@@ -108,6 +108,15 @@ impl Outlets {
         self.kept.get(&outlet.0).map(|kept| kept.counters.read()).unwrap_or_default()
     }
 
+    /// A descriptor for a [`crate::egress::TrafficReader`] of what an outlet carries.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn reader(&self, outlet: &Outlet) -> io::Result<OwnedFd> {
+        let kept = self.kept.get(&outlet.0).ok_or(io::ErrorKind::NotFound)?;
+        kept.counters.reader()
+    }
+
     /// The cell is gone. What its outlet carried.
     pub fn close(&mut self, outlet: Outlet) -> Traffic {
         let Some(kept) = self.kept.remove(&outlet.0) else { return Traffic::default() };

@@ -275,7 +275,7 @@ impl Warden {
         ] {
             walls.push(name, Wall::Standing(what.to_owned()));
         }
-        match (cell.info(), cell.descriptors()) {
+        match (cell.info(), cell.descriptors(&self.outlets)) {
             (Some(info), Ok(descriptors)) => {
                 self.say(&FromWarden::Taken { tag, info, walls, commit_us }, descriptors)
             }
