@@ -233,6 +233,8 @@ pub struct SessionChange {
     pub ttl_us: Option<u64>,
     /// All of its tags.
     pub metadata: Option<BTreeMap<String, String>>,
+    /// What it may reach.
+    pub network: Option<Network>,
 }
 
 /// A session and what it used so far.
@@ -359,14 +361,24 @@ impl Service {
         if change.ttl_us.is_some_and(|ttl_us| ttl_us > self.0.policy.ttl_us_max) {
             return Err(self.ttl_too_long());
         }
-        {
-            let _one_change_at_a_time = live.change.lock().await;
-            let (expires, metadata) = live.changed(change);
-            self.0.ledger.change_session(id, expires, &metadata).await?;
-            live.apply(expires, metadata);
-            live.cells.renew(expires.1);
-        }
+        // In a task of its own: whoever hangs up in the middle must not leave a change that is stored and not made.
+        let service = self.clone();
+        let done = self.0.work.spawn(async move { service.change_live(&live, change).await });
+        done.await.map_err(|_| Refusal::Internal)??;
         self.session(tenant, id).await
+    }
+
+    async fn change_live(&self, live: &Live, change: SessionChange) -> Result<(), Refusal> {
+        let _one_change_at_a_time = live.change.lock().await;
+        let network = change.network.clone();
+        let (expires, metadata) = live.changed(change);
+        self.0.ledger.change_session(live.id, expires, &metadata, network.as_ref()).await?;
+        live.apply(expires, metadata);
+        live.cells.renew(expires.1);
+        if let Some(network) = network {
+            live.cells.reroute(network);
+        }
+        Ok(())
     }
 
     /// Ends a session; returns when everything in it is gone and recorded. Again: the same.

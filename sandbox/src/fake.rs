@@ -181,7 +181,10 @@ impl Shared {
                 }
             }
             ToWarden::Kill { cell } if !self.deaf => self.end(cell, Cause::Killed),
-            ToWarden::Kill { .. } | ToWarden::Renew { .. } | ToWarden::Shutdown => {}
+            ToWarden::Kill { .. }
+            | ToWarden::Renew { .. }
+            | ToWarden::Reroute { .. }
+            | ToWarden::Shutdown => {}
             ToWarden::EndSession { session } => {
                 let of_session = |known: &&Known| known.info.session == session;
                 let cells: Vec<_> =

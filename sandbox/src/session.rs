@@ -104,7 +104,7 @@ pub(crate) struct Inner {
 impl Session {
     pub(crate) fn new(spec: SessionSpec, hub: Arc<Hub>, adopted: bool) -> Self {
         let inner = Inner {
-            core: Mutex::new(Core::new(spec.expires_at, adopted)),
+            core: Mutex::new(Core::new(&spec, adopted)),
             spec,
             hub,
             phase: watch::Sender::new(SessionState::Open),
@@ -193,6 +193,15 @@ impl Session {
         core.expires_at = expires_at;
         if core.touched {
             self.inner.hub.tell(&ToWarden::Renew { session: self.id(), expires_at });
+        }
+    }
+
+    /// What it may reach was changed: that holds in cells that it has and in those that it takes.
+    pub fn reroute(&self, network: Network) {
+        let mut core = locked(&self.inner.core);
+        core.network.clone_from(&network);
+        if core.touched {
+            self.inner.hub.tell(&ToWarden::Reroute { session: self.id(), network });
         }
     }
 

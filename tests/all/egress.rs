@@ -16,6 +16,7 @@ tests!(
     every_byte_is_billed_once_whatever_is_killed,
     a_transfer_that_a_crash_cuts_costs_no_more_than_was_carried,
     what_a_session_is_refused_is_noted,
+    a_network_is_changed_under_a_running_browser,
 );
 
 /// A site on this machine that counts what goes through its connections.
@@ -295,6 +296,58 @@ fn what_a_session_is_refused_is_noted(_: &Shared) -> Result<()> {
     let told: u64 = noted.iter().map(|line| 1 + number(&line["suppressed"])).sum();
     ensure!(told >= 400, "only {told} of 400 are told of");
     client.close(&session)?;
+    server.stop()?;
+    Ok(())
+}
+
+/// The same browser, with its pages, before and after.
+fn a_network_is_changed_under_a_running_browser(_: &Shared) -> Result<()> {
+    let site = Site::start()?;
+    let mut server = site.server()?;
+    let mut client = server.client()?;
+    let session = client.session(&json!({"browser": {}}))?;
+    let path = format!("/v1/sessions/{session}");
+    let reached = |client: &Client| -> Result<bool> {
+        Ok(open(client, &session, &site.url("/"))?["status"] == "succeeded")
+    };
+    ensure!(!reached(&client)?, "without a network");
+    let pids =
+        || anchorhold_tests::host::cell_processes(session.trim_start_matches("ses_")).into_iter().min();
+    let driver = pids();
+    let changed = client.patch(&path, &json!({ "network": site.allow() }))?.expect(200);
+    assert_eq!(changed["network"], site.allow());
+    ensure!(reached(&client)?, "with one");
+    let elsewhere = json!({"mode": "allow", "hosts": ["elsewhere.example"]});
+    client.patch(&path, &json!({ "network": elsewhere }))?.expect(200);
+    let answer = open(&client, &session, &site.url("/"))?;
+    ensure!(answer["results"][0]["status"] == 403 || answer["status"] == "failed", "{answer:#}");
+    // It is what the next process of the API says, too, and other changes leave it.
+    server.kill()?;
+    server.launch()?;
+    client = server.client()?;
+    let shown = client.patch(&path, &json!({"metadata": {"a": "b"}}))?.expect(200);
+    assert_eq!((&shown["network"], &shown["metadata"]["a"]), (&elsewhere, &json!("b")));
+    let answer = open(&client, &session, &site.url("/"))?;
+    ensure!(answer["results"][0]["status"] == 403 || answer["status"] == "failed", "{answer:#}");
+    client.patch(&path, &json!({ "network": site.allow() }))?.expect(200);
+    ensure!(reached(&client)?, "again");
+    // A transfer that is under way ends with its permission.
+    let count = "globalThis.ended = ''; fetch('/bytes/400000000').then(r => r.blob()).then(() => { ended = 'whole' }, () => { ended = 'cut' }); 0";
+    act(&client, &session, json!([{"type": "evaluate", "expression": count}]))?;
+    client.patch(&path, &json!({"network": {"mode": "none"}}))?.expect(200);
+    let ended =
+        "(async () => { while (!ended) await new Promise(done => setTimeout(done, 20)); return ended })()";
+    let answer = act(&client, &session, json!([{"type": "evaluate", "expression": ended}]))?;
+    assert_eq!(answer["results"][0]["value"], "cut", "{answer:#}");
+    ensure!(!reached(&client)?, "without a network again");
+    assert_eq!(pids(), driver, "the browser is another one");
+    for wrong in
+        [json!({"mode": "allow"}), json!({"mode": "allow", "hosts": ["*.com"]}), json!({"mode": "wide"})]
+    {
+        client.patch(&path, &json!({ "network": wrong }))?.problem(422);
+    }
+    client.close(&session)?;
+    client.patch(&path, &json!({ "network": site.allow() }))?.problem(410);
     server.stop()?;
     Ok(())
 }

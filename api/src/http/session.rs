@@ -301,7 +301,8 @@ pub(super) async fn show(
 
 /// Change a session
 ///
-/// Gives it more or less time, or other tags.
+/// Gives it more or less time, other tags, or another network. A network holds at once, for cells that are there, too:
+/// connections that it does not allow are cut.
 #[utoipa::path(
     patch, path = "/v1/sessions/{id}", tag = "Sessions", operation_id = "change_session",
     params(sent::SessionPath),
@@ -315,11 +316,11 @@ pub(super) async fn change(
     object: Object,
 ) -> Result<Response, Problem> {
     let change = object.read(|fields| {
-        fields.object("network", |network| {
-            network.not_yet("mode", &["none".into()]);
-            network.not_yet("hosts", &[]);
-        });
-        Some(SessionChange { ttl_us: fields.seconds("ttl_seconds"), metadata: metadata(fields) })
+        Some(SessionChange {
+            ttl_us: fields.seconds("ttl_seconds"),
+            metadata: metadata(fields),
+            network: fields.object("network", network),
+        })
     })?;
     Ok(ok(&SessionBody::from(door.service.change_session(&tenant, id, change).await?)))
 }

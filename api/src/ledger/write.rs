@@ -4,7 +4,7 @@ use super::{Closing, Ledger, LedgerError, Made, NewExecution, Once, Place, Repor
 use crate::price::{Plan, Used};
 use crate::service::{Defaults, derived_id};
 use crate::words::{CloseReason, ExecutionStatus};
-use anchorhold_sandbox::{Accounted, Boottime, ExecutionId, SessionId, Tombstone, Walls};
+use anchorhold_sandbox::{Accounted, Boottime, ExecutionId, Network, SessionId, Tombstone, Walls};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments as _, Connection as _, Encode, Row as _, Sqlite, Type};
 use std::collections::BTreeMap;
@@ -130,7 +130,8 @@ static SETTLE_CELL: Sql = sql!(
 
 static USE_SESSION: Sql = sql!("UPDATE sessions SET used = 1 WHERE id = ?");
 static CHANGE_SESSION: Sql = sql!(
-    "UPDATE sessions SET expires_us = ?, expires_boot_us = ?, metadata = ? WHERE id = ? AND status = 'active'"
+    "UPDATE sessions SET expires_us = ?, expires_boot_us = ?, metadata = ?, \
+     terms = iif(? IS NULL, terms, json_set(terms, '$.network', json(?))) WHERE id = ? AND status = 'active'"
 );
 static CLOSE_SESSION: Sql = sql!(
     "UPDATE sessions SET status = 'closing', close_reason = coalesce(close_reason, ?) \
@@ -522,17 +523,21 @@ impl Ledger {
         self.writer.write(&USE_SESSION, Binder::default().bind(id.to_string())).await
     }
 
-    /// An active session's life or tags were changed.
+    /// An active session's life, tags or network were changed.
     pub async fn change_session(
         &self,
         id: SessionId,
         expires: (i64, Boottime),
         metadata: &BTreeMap<String, String>,
+        network: Option<&Network>,
     ) -> Result<(), LedgerError> {
+        let network = network.map(serde_json::to_string).transpose()?;
         let values = Binder::default()
             .bind(expires.0)
             .bind(stored(expires.1.0))
             .bind(serde_json::to_string(metadata)?)
+            .bind(network.clone())
+            .bind(network)
             .bind(id.to_string());
         self.writer.write(&CHANGE_SESSION, values).await
     }

@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Both sides must speak the same one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The most hosts that a session lists.
 pub const HOSTS_MAX: usize = 256;
 /// The longest text of a host in a list: a name of 253 bytes, a wildcard and a port.
@@ -75,7 +75,14 @@ pub enum ToEgress {
         /// Bytes that other cells of the session have used: they count towards the operator's cap.
         spent_bytes: u64,
     },
-    /// The cell is gone.
+    /// The session may reach something else from now on: what is open and not allowed any more is cut.
+    Change {
+        /// Which outlet.
+        outlet: OutletId,
+        /// What the session asks for now.
+        network: Network,
+    },
+    /// The cell is gone, or its session may reach nothing.
     Detach {
         /// Which outlet.
         outlet: OutletId,

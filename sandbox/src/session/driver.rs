@@ -11,10 +11,11 @@ use crate::execution::{
 use crate::feed::{Feed, Follower};
 use crate::files::Desk;
 use crate::sandbox::{Hub, Wanted};
-use crate::session::SessionState;
+use crate::session::{SessionSpec, SessionState};
 use crate::usage::{Accounted, Meter, Usage, mib_ms, us_between};
 use anchorhold_jail::control::{Boottime, Cause, Take, ToWarden, Tombstone};
 use anchorhold_jail::counters::Reading;
+use anchorhold_jail::egress::Network;
 use anchorhold_jail::hatch::{Ended, FromCell, How, INPUT_BYTES_MAX, ToCell};
 use anchorhold_jail::id::{CellId, ExecutionId};
 use anchorhold_jail::packet::{PacketError, Packets};
@@ -76,6 +77,8 @@ pub(crate) struct Core {
     settled: HashMap<ExecutionId, CellId>,
     pub(super) walls: Option<Walls>,
     pub(super) expires_at: Boottime,
+    /// What it may reach.
+    pub(super) network: Network,
     /// The warden may know this session.
     pub(super) touched: bool,
     pub(crate) desk: Desk,
@@ -84,7 +87,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(expires_at: Boottime, touched: bool) -> Self {
+    pub(super) fn new(spec: &SessionSpec, touched: bool) -> Self {
         Self {
             state: State::new(),
             jobs: HashMap::new(),
@@ -92,7 +95,8 @@ impl Core {
             unclaimed: HashMap::new(),
             settled: HashMap::new(),
             walls: None,
-            expires_at,
+            expires_at: spec.expires_at,
+            network: spec.network.clone(),
             touched,
             desk: Desk::default(),
             refusal: None,
@@ -141,7 +145,7 @@ impl Core {
             image,
             limits: spec.limits.of_cells(),
             env: spec.env.clone(),
-            network: spec.network.clone(),
+            network: self.network.clone(),
             expires_at: self.expires_at,
         };
         self.touched = true;

@@ -89,6 +89,9 @@ impl Inner {
         accounted: impl Fn(CellId) -> Accounted,
     ) {
         let mut attached = self.attaching.subscribe();
+        // The process before this one may have died between storing a change and saying it.
+        let (session, network) = (self.spec.id, self.spec.network.clone());
+        self.hub.tell(&ToWarden::Reroute { session, network });
         for given in survivors {
             let accounted = accounted(given.info.cell);
             self.attach(given, accounted);

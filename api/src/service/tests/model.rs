@@ -8,7 +8,7 @@
 use anchorhold_sandbox::{
     Accounted, ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus,
     Digest, Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image,
-    Outcome, Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls,
+    Network, Outcome, Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls,
     WorkspacePath, Written,
 };
 use bytes::Bytes;
@@ -294,6 +294,8 @@ impl Session {
     }
 
     pub fn renew(&self, _: Boottime) {}
+
+    pub fn reroute(&self, _: Network) {}
 
     pub fn follow(&self, _: ExecutionId) -> Option<Follower> {
         None

@@ -6,7 +6,6 @@ use super::uids::UidPair;
 use super::watch::Source;
 use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
-use crate::egress::Network;
 use crate::fault;
 use crate::hatch::{Commit, FromCell, ToCell};
 use crate::id::CellId;
@@ -63,12 +62,16 @@ impl Warden {
         if self.stopping || crowded {
             return Err(Refusal::Capacity("too many requests wait".into()));
         }
-        match self.sessions.get(&take.session) {
+        match self.sessions.get_mut(&take.session) {
             Some(session) if session.ending.is_some() => Err(Refusal::Session("it is ending".into())),
             Some(session) if session.limits != *limits || session.group != take.group => {
                 Err(Refusal::Session("its limits were others before".into()))
             }
-            Some(_) => Ok(()),
+            Some(session) => {
+                // Here and not at the commit: in between the session's network may change, and that holds.
+                session.network.clone_from(&take.network);
+                Ok(())
+            }
             None => self.open_session(take),
         }
     }
@@ -163,7 +166,6 @@ impl Warden {
         let counters = counters?;
         let cpu_base_us = counters.cpu_us().map_err(|e| refuse("counters", &e))?;
         cell.taken = Some(Taken { session: session.id, group, counters, cpu_base_us });
-        session.network.clone_from(&take.network);
         write_maps(cell.pid(), session.uids).map_err(|e| refuse("user map", &e))?;
         let commit = Commit {
             memory_bytes: session.limits.memory_bytes,
@@ -233,8 +235,7 @@ impl Warden {
         }
     }
 
-    /// Gives what listens in a cell with a network of its own to egress, if its session may reach anything. Otherwise
-    /// nobody holds it any more, and whoever connects in the cell is refused by the kernel.
+    /// Makes the way out of a cell with a network of its own out of what listens in it.
     fn open_way_out(&mut self, id: CellId, given: Vec<OwnedFd>) -> Result<(), Refusal> {
         let Some(cell) = self.cells.get(&id).filter(|cell| cell.kind.class == Class::Browser) else {
             return Ok(());
@@ -245,9 +246,6 @@ impl Warden {
         let (Some(listener), None) = (given.next(), given.next()) else {
             return Err(Refusal::Walls("a cell without its listening socket".into()));
         };
-        if session.network == Network::None {
-            return Ok(());
-        }
         let (name, network) = (session.id, session.network.clone());
         let failed = |e: io::Error| Refusal::Walls(format!("way out: {e}"));
         let pidfd = cell.pidfd().try_clone().map_err(failed)?;
@@ -261,10 +259,9 @@ impl Warden {
     pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls, commit_us: u64) {
         let Some(cell) = self.cells.get_mut(&id) else { return };
         cell.state = State::Live;
-        let network = match (cell.kind.class, &cell.outlet) {
-            (Class::Browser, Some(_)) => "own, only loopback; out by egress",
-            (Class::Browser, None) => "own, only loopback",
-            _ => "empty",
+        let network = match cell.kind.class {
+            Class::Browser => "own, only loopback; out by egress, where the session may",
+            Class::Wasm | Class::Files => "empty",
         };
         for (name, what) in [
             ("network_namespace", network),
