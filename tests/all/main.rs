@@ -60,6 +60,7 @@ mod openapi;
 mod restart;
 mod sessions;
 mod streams;
+mod takeover;
 mod tenants;
 mod transfers;
 mod typescript;
@@ -92,6 +93,7 @@ const ROOMS: &[Room] = &[
     metrics::all,
     neighbours::all,
     isolation::all,
+    takeover::all,
     faults::all,
     restart::all,
 ];

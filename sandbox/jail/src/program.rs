@@ -47,42 +47,58 @@ pub struct Pipes {
 impl Program<'_> {
     /// Starts it, from a pid 1 with one thread that is user 0 of its namespace. A program that cannot be started shows as
     /// the end of its pipe. Ended children are reaped by the kernel from here on.
-    #[expect(unsafe_code, reason = "fork and signal dispositions are unsafe by nature")]
     pub fn start(&self) -> Result<Pipes, LockError> {
-        fault::step("program").map_err(LockError::User)?;
-        let (theirs_in, to) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(LockError::Program)?;
-        let (from, theirs_out) =
-            nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(LockError::Program)?;
-        // SAFETY: ignoring installs no code that could run at a bad time.
-        unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }
-            .map_err(LockError::Program)?;
-        // SAFETY: this process has one thread, so the child may use everything as if it had made it itself.
-        match unsafe { nix::unistd::fork() }.map_err(LockError::Program)? {
-            ForkResult::Parent { .. } => Ok(Pipes { from, to }),
-            ForkResult::Child => {
-                let _never = self.become_it(&theirs_in, &theirs_out);
-                // SAFETY: ends this process without running what its parent left to be run at an exit.
-                unsafe { libc::_exit(NOT_STARTED) }
-            }
-        }
+        start_confined(self.descriptors, self.require_landlock, || {
+            nix::unistd::execve(self.path, &self.arguments, &self.environment).map_err(LockError::Program)
+        })
     }
+}
 
-    fn become_it(&self, input: &OwnedFd, output: &OwnedFd) -> Result<Infallible, LockError> {
-        nix::unistd::setsid().map_err(LockError::Program)?;
-        only(input, output).map_err(LockError::Program)?;
-        // Dispositions that are ignored outlive an exec.
-        reset_signals().map_err(LockError::Program)?;
-        setrlimit(Resource::RLIMIT_NOFILE, self.descriptors, self.descriptors).map_err(LockError::Program)?;
-        let (uid, gid) = (Uid::from_raw(GUEST_UID), Gid::from_raw(GUEST_UID));
-        setresgid(gid, gid, gid).map_err(LockError::User)?;
-        // Leaving user 0 for good also empties the capability sets.
-        setresuid(uid, uid, uid).map_err(LockError::User)?;
-        lock::landlock_program(self.require_landlock)?;
-        for filter in seccomp::program_filters()? {
-            seccompiler::apply_filter(filter).map_err(|e| LockError::Install(e.to_string()))?;
+/// Starts a child as [`Program::start`] does, which then does what `body` says; when that returns, it ends.
+#[expect(unsafe_code, reason = "fork and signal dispositions are unsafe by nature")]
+pub fn start_confined(
+    descriptors: u64,
+    require_landlock: bool,
+    body: impl FnOnce() -> Result<Infallible, LockError>,
+) -> Result<Pipes, LockError> {
+    fault::step("program").map_err(LockError::User)?;
+    let (theirs_in, to) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(LockError::Program)?;
+    let (from, theirs_out) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(LockError::Program)?;
+    // SAFETY: ignoring installs no code that could run at a bad time.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }
+        .map_err(LockError::Program)?;
+    // SAFETY: this process has one thread, so the child may use everything as if it had made it itself.
+    match unsafe { nix::unistd::fork() }.map_err(LockError::Program)? {
+        ForkResult::Parent { .. } => Ok(Pipes { from, to }),
+        ForkResult::Child => {
+            let confined = confine(&theirs_in, &theirs_out, descriptors, require_landlock);
+            let _never = confined.and_then(|()| body());
+            // SAFETY: ends this process without running what its parent left to be run at an exit.
+            unsafe { libc::_exit(NOT_STARTED) }
         }
-        nix::unistd::execve(self.path, &self.arguments, &self.environment).map_err(LockError::Program)
     }
+}
+
+fn confine(
+    input: &OwnedFd,
+    output: &OwnedFd,
+    descriptors: u64,
+    require_landlock: bool,
+) -> Result<(), LockError> {
+    nix::unistd::setsid().map_err(LockError::Program)?;
+    only(input, output).map_err(LockError::Program)?;
+    // Dispositions that are ignored outlive an exec.
+    reset_signals().map_err(LockError::Program)?;
+    setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors).map_err(LockError::Program)?;
+    let (uid, gid) = (Uid::from_raw(GUEST_UID), Gid::from_raw(GUEST_UID));
+    setresgid(gid, gid, gid).map_err(LockError::User)?;
+    // Leaving user 0 for good also empties the capability sets.
+    setresuid(uid, uid, uid).map_err(LockError::User)?;
+    lock::landlock_program(require_landlock)?;
+    for filter in seccomp::program_filters()? {
+        seccompiler::apply_filter(filter).map_err(|e| LockError::Install(e.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Leaves the two pipes as descriptors 3 and 4, and nothing else above 2.
