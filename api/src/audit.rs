@@ -1,4 +1,5 @@
-//! The audit log: who did what to what, when, and what came of it. One line of JSON each, in order, for good.
+//! The audit log: who did what to what, when, and what came of it; and where sessions were kept from going. One line of
+//! JSON each, in order, for good.
 //!
 //! Each line holds the SHA-256 of the line before (over rotations and restarts too) and a number that grows by one:
 //! a line that was changed or taken out breaks the chain, one that could not be written leaves a gap. Lines are ASCII,
@@ -9,7 +10,7 @@
 use crate::config::AuditPolicy;
 use crate::ledger::{KeyId, TenantId};
 use crate::tenant::Bucket;
-use anchorhold_sandbox::Boottime;
+use anchorhold_sandbox::{Boottime, SessionId};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
@@ -52,6 +53,21 @@ pub struct Event {
     pub code: Option<&'static str>,
 }
 
+/// Something of a session that egress did not let out. The words are egress' own: it is bounded here, not believed.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Whose session, by the tenant's id.
+    pub tenant: String,
+    /// Which session.
+    pub session: SessionId,
+    /// The host and port that were asked for, as far as anything could be made of them.
+    pub target: Option<String>,
+    /// The rule that refused it.
+    pub rule: String,
+    /// Decisions before this one that are not told of.
+    pub missed: u64,
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     seq: u64,
@@ -59,14 +75,16 @@ struct Line<'a> {
     prev: &'a str,
     tenant: Option<String>,
     key: Option<String>,
-    request: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'a str>,
     action: String,
     target: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
-    status: u16,
-    code: Option<&'a str>,
-    /// Wrong keys before this that were not told of.
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    code: Option<String>,
+    /// Wrong keys, or decisions of egress, before this that were not told of.
     #[serde(skip_serializing_if = "is_zero")]
     suppressed: u64,
 }
@@ -76,8 +94,16 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-enum Message {
+/// What is written down.
+#[derive(Debug)]
+enum Entry {
+    /// And how many like it were suppressed before.
     Event(Event, u64),
+    Refused(Refused),
+}
+
+enum Message {
+    Entry(Entry),
     Stop,
 }
 
@@ -123,7 +149,16 @@ impl Audit {
             }
             suppressed = self.0.suppressed.swap(0, Ordering::Relaxed);
         }
-        if self.0.queue.try_send(Message::Event(event, suppressed)).is_err() {
+        self.enqueue(Entry::Event(event, suppressed));
+    }
+
+    /// Notes what egress refused. Never waits. How often is the caller's to bound.
+    pub fn note_refused(&self, refused: Refused) {
+        self.enqueue(Entry::Refused(refused));
+    }
+
+    fn enqueue(&self, entry: Entry) {
+        if self.0.queue.try_send(Message::Entry(entry)).is_err() {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -140,9 +175,9 @@ impl Audit {
 
 fn write(mut log: Log, waiting: &Receiver<Message>, lost: &AtomicU64) {
     let mut failing = false;
-    while let Ok(Message::Event(event, suppressed)) = waiting.recv() {
+    while let Ok(Message::Entry(entry)) = waiting.recv() {
         log.skip(lost.swap(0, Ordering::Relaxed));
-        match log.append(&event, suppressed) {
+        match log.append(&entry) {
             Ok(()) if failing => {
                 failing = false;
                 tracing::info!("the audit log is written again; the gap in its numbers is what it lacks");
@@ -209,22 +244,9 @@ impl Log {
         self.sequence += count;
     }
 
-    fn append(&mut self, event: &Event, suppressed: u64) -> io::Result<()> {
+    fn append(&mut self, entry: &Entry) -> io::Result<()> {
         self.sequence += 1;
-        let line = Line {
-            seq: self.sequence,
-            at: jiff::Timestamp::now().to_string(),
-            prev: &self.digest,
-            tenant: event.who.map(|(tenant, _)| format!("ten_{tenant}")),
-            key: event.who.map(|(_, key)| format!("key_{key}")),
-            request: &event.request,
-            action: bounded(&event.action),
-            target: bounded(&event.target),
-            subject: event.subject.as_deref(),
-            status: event.status,
-            code: event.code,
-            suppressed,
-        };
+        let line = self.line(entry);
         let text = ascii(&serde_json::to_string(&line)?);
         if self.length > 0 && self.length + text.len() as u64 + 1 > self.policy.file_bytes {
             self.rotate()?;
@@ -237,6 +259,40 @@ impl Log {
         self.length += text.len() as u64 + 1;
         self.digest = digest(text.as_bytes());
         Ok(())
+    }
+
+    fn line<'a>(&'a self, entry: &'a Entry) -> Line<'a> {
+        let (seq, at, prev) = (self.sequence, jiff::Timestamp::now().to_string(), &*self.digest);
+        match entry {
+            Entry::Event(event, suppressed) => Line {
+                seq,
+                at,
+                prev,
+                tenant: event.who.map(|(tenant, _)| format!("ten_{tenant}")),
+                key: event.who.map(|(_, key)| format!("key_{key}")),
+                request: Some(&event.request),
+                action: bounded(&event.action),
+                target: bounded(&event.target),
+                subject: event.subject.clone(),
+                status: Some(event.status),
+                code: event.code.map(str::to_owned),
+                suppressed: *suppressed,
+            },
+            Entry::Refused(refused) => Line {
+                seq,
+                at,
+                prev,
+                tenant: Some(format!("ten_{}", refused.tenant)),
+                key: None,
+                request: None,
+                action: "egress".to_owned(),
+                target: bounded(refused.target.as_deref().unwrap_or("-")),
+                subject: Some(format!("ses_{}", refused.session)),
+                status: None,
+                code: Some(bounded(&refused.rule)),
+                suppressed: refused.missed,
+            },
+        }
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -324,6 +380,12 @@ mod tests {
         }
     }
 
+    impl From<Event> for Entry {
+        fn from(event: Event) -> Self {
+            Self::Event(event, 0)
+        }
+    }
+
     /// All lines that are kept, oldest first.
     fn lines(directory: &Path) -> Vec<String> {
         let path = directory.join(FILE);
@@ -352,7 +414,7 @@ mod tests {
         for life in 0..4u64 {
             let mut log = Log::open(dir.path(), POLICY).unwrap();
             for _ in 0..9 {
-                log.append(&event("/v1/run"), 0).unwrap();
+                log.append(&event("/v1/run").into()).unwrap();
             }
             let lines = lines(dir.path());
             assert!(chained(&lines));
@@ -378,22 +440,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         let mut log = Log::open(dir.path(), POLICY).unwrap();
-        log.append(&event("a"), 0).unwrap();
-        log.append(&event("b"), 0).unwrap();
+        log.append(&event("a").into()).unwrap();
+        log.append(&event("b").into()).unwrap();
         drop(log);
         let text = std::fs::read(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 20]).unwrap();
         let mut log = Log::open(dir.path(), POLICY).unwrap();
-        log.append(&event("c"), 0).unwrap();
+        log.append(&event("c").into()).unwrap();
         assert_eq!(numbers(&lines(dir.path())), [1, 3]);
         assert!(chained(&lines(dir.path())));
 
         let file =
             std::mem::replace(&mut log.file, OpenOptions::new().write(true).open("/dev/full").unwrap());
-        log.append(&event("d"), 0).unwrap_err();
+        log.append(&event("d").into()).unwrap_err();
         log.file = file;
         log.skip(2);
-        log.append(&event("e"), 0).unwrap();
+        log.append(&event("e").into()).unwrap();
         assert_eq!(numbers(&lines(dir.path())), [1, 3, 7]);
         assert!(chained(&lines(dir.path())));
     }
@@ -422,13 +484,30 @@ mod tests {
         fn whatever_a_client_sends_is_one_line_that_says_it(target: String, action: String) {
             let dir = tempfile::tempdir().unwrap();
             let mut log = Log::open(dir.path(), POLICY).unwrap();
-            log.append(&Event { action: action.clone(), ..event(&target) }, 0).unwrap();
+            log.append(&Event { action: action.clone(), ..event(&target) }.into()).unwrap();
             let lines = lines(dir.path());
             prop_assert_eq!(lines.len(), 1);
             prop_assert!(lines[0].bytes().all(|byte| (b' '..=b'~').contains(&byte)));
             let line: Value = serde_json::from_str(&lines[0]).unwrap();
             prop_assert_eq!(&line["target"], &Value::from(bounded(&target)));
             prop_assert_eq!(&line["action"], &Value::from(bounded(&action)));
+        }
+
+        #[test]
+        fn whatever_egress_says_is_one_line_that_says_it(target: Option<String>, rule: String, missed: u64) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut log = Log::open(dir.path(), POLICY).unwrap();
+            let session = SessionId::random();
+            let tenant = Id::random().to_string();
+            let refused = Refused { tenant, session, target: target.clone(), rule: rule.clone(), missed };
+            log.append(&Entry::Refused(refused)).unwrap();
+            let lines = lines(dir.path());
+            prop_assert_eq!(lines.len(), 1);
+            prop_assert!(lines[0].bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            let line: Value = serde_json::from_str(&lines[0]).unwrap();
+            prop_assert_eq!(&line["target"], &Value::from(bounded(target.as_deref().unwrap_or("-"))));
+            prop_assert_eq!(&line["code"], &Value::from(bounded(&rule)));
+            prop_assert_eq!(&line["subject"], &Value::from(format!("ses_{session}")));
         }
     }
 }

@@ -374,7 +374,7 @@ struct TotalsBody {
     cpu_us: u64,
     /// Memory over time: MiB times milliseconds.
     memory_mib_ms: u64,
-    /// Bytes sent to the network.
+    /// Bytes sent to the network and got from it.
     egress_bytes: u64,
     /// What it cost, in pico-dollars (10⁻¹²).
     #[schema(pattern = "^[0-9]+$")]

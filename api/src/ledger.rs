@@ -10,9 +10,10 @@
 //! A write has happened when its method returns: from then on it survives the sudden death of every process
 //! ([`LedgerSync::Process`]) or of the machine ([`LedgerSync::Power`]). Every write may be repeated.
 //!
-//! **Every microsecond once.** A cell's counter only grows. An execution's record takes what is between the counter
-//! at its end and what was recorded of the cell before; the `standing` record of an ended cell takes the rest. So the
-//! records of a cell add up to its final counter, whatever crashed in between.
+//! **Every microsecond and every byte once.** A cell's counters only grow. An execution's records take what is between a
+//! counter at its end and what was recorded of the cell before; the `standing` record of an ended cell, and an `egress`
+//! record without an execution, take the rest. So the records of a cell add up to its final counters, whatever crashed
+//! in between.
 
 mod read;
 mod tenant;
@@ -31,7 +32,7 @@ use crate::words::{
     CloseReason, Engine, ExecutionStatus, Language, LimitName, RecordKind, Runtime, SessionStatus,
 };
 use anchorhold_sandbox::{
-    Boottime, CellId, Digest, ExecutionId, Limits, Network, Piece, SessionId, Taking, Walls,
+    Accounted, Boottime, CellId, Digest, ExecutionId, Limits, Network, Piece, SessionId, Taking, Walls,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions as _;
@@ -217,9 +218,12 @@ pub struct Report {
     pub memory_peak_bytes: u64,
     /// Memory over time.
     pub memory_mib_ms: u64,
+    /// Bytes to and from the network.
+    #[serde(default)]
+    pub egress_bytes: u64,
     /// Time before it began; not billed.
     pub queued_us: u64,
-    /// What it cost.
+    /// What it cost, with its bytes.
     pub cost_picos: Picos,
 }
 
@@ -287,12 +291,14 @@ pub struct Closing {
     pub ended_us: i64,
     /// Where it ran.
     pub place: Place,
-    /// The cell that ran it and that cell's counter at the end.
-    pub cell: Option<(CellId, u64)>,
+    /// The cell that ran it and that cell's counters at the end.
+    pub cell: Option<(CellId, Accounted)>,
     /// Numbers and flags.
     pub report: Report,
     /// What it wrote.
     pub output: Output,
+    /// What of its cost is for its bytes, which have a record of their own.
+    pub egress_picos: Picos,
     /// By which prices its cost was reckoned.
     pub price_version: String,
     /// How long its cell took to get, where one was taken for it; not kept.

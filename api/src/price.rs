@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 const HOUR_US: i128 = 3_600_000_000;
 /// MiB·ms of a GiB-hour.
 const GIB_HOUR_MIB_MS: i128 = 1024 * 3_600_000;
-/// A multiple of both, so that the parts of a cost are added before anything is rounded.
-const DENOMINATOR: i128 = HOUR_US * 1024;
+/// Bytes of a GiB.
+const GIB_BYTES: i128 = 1 << 30;
+/// A multiple of all three, so that the parts of a cost are added before anything is rounded.
+const DENOMINATOR: i128 = HOUR_US << 20;
 
 /// Pico-dollars: 10⁻¹² dollars. A record holds at most some nine million dollars.
 pub type Picos = i64;
@@ -22,15 +24,19 @@ pub struct Plan {
     pub cpu_core_hour_picos: u64,
     /// One GiB of memory for an hour, in pico-dollars.
     pub memory_gib_hour_picos: u64,
+    /// One GiB to or from the network, in pico-dollars.
+    pub egress_gib_picos: u64,
 }
 
 impl Default for Plan {
-    /// What the large clouds ask for the same thing.
+    /// What the large clouds ask for the same thing; for bytes, what they ask for those that pass a gateway in either
+    /// direction.
     fn default() -> Self {
         Self {
-            version: "2025-11".into(),
+            version: "2026-11".into(),
             cpu_core_hour_picos: 89_500_000_000,
             memory_gib_hour_picos: 9_450_000_000,
+            egress_gib_picos: 45_000_000_000,
         }
     }
 }
@@ -42,6 +48,8 @@ pub struct Used {
     pub cpu_us: u64,
     /// Memory over time.
     pub memory_mib_ms: u64,
+    /// Bytes to and from the network.
+    pub egress_bytes: u64,
 }
 
 impl Plan {
@@ -53,7 +61,11 @@ impl Plan {
         let memory = i128::from(used.memory_mib_ms)
             .saturating_mul(i128::from(self.memory_gib_hour_picos))
             .saturating_mul(DENOMINATOR / GIB_HOUR_MIB_MS);
-        let rounded = cpu.saturating_add(memory).saturating_add(DENOMINATOR / 2) / DENOMINATOR;
+        let egress = i128::from(used.egress_bytes)
+            .saturating_mul(i128::from(self.egress_gib_picos))
+            .saturating_mul(DENOMINATOR / GIB_BYTES);
+        let sum = cpu.saturating_add(memory).saturating_add(egress);
+        let rounded = sum.saturating_add(DENOMINATOR / 2) / DENOMINATOR;
         Picos::try_from(rounded).unwrap_or(Picos::MAX)
     }
 }
@@ -66,8 +78,9 @@ mod tests {
     #[test]
     fn an_hour_costs_its_rate() {
         let plan = Plan::default();
-        assert_eq!(plan.cost(Used { cpu_us: 3_600_000_000, memory_mib_ms: 0 }), 89_500_000_000);
-        assert_eq!(plan.cost(Used { cpu_us: 0, memory_mib_ms: 1024 * 3_600_000 }), 9_450_000_000);
+        assert_eq!(plan.cost(Used { cpu_us: 3_600_000_000, ..Used::default() }), 89_500_000_000);
+        assert_eq!(plan.cost(Used { memory_mib_ms: 1024 * 3_600_000, ..Used::default() }), 9_450_000_000);
+        assert_eq!(plan.cost(Used { egress_bytes: 1 << 30, ..Used::default() }), 45_000_000_000);
         assert_eq!(plan.cost(Used::default()), 0);
     }
 
@@ -78,25 +91,37 @@ mod tests {
             version: "t".into(),
             cpu_core_hour_picos: 1_800_000_000,
             memory_gib_hour_picos: 1_843_200,
+            egress_gib_picos: 1 << 29,
         };
-        assert_eq!(plan.cost(Used { cpu_us: 1, memory_mib_ms: 0 }), 1);
-        assert_eq!(plan.cost(Used { cpu_us: 0, memory_mib_ms: 1000 }), 1);
-        assert_eq!(plan.cost(Used { cpu_us: 1, memory_mib_ms: 1000 }), 1);
+        assert_eq!(plan.cost(Used { cpu_us: 1, ..Used::default() }), 1);
+        assert_eq!(plan.cost(Used { memory_mib_ms: 1000, ..Used::default() }), 1);
+        assert_eq!(plan.cost(Used { egress_bytes: 1, ..Used::default() }), 1);
+        assert_eq!(plan.cost(Used { cpu_us: 1, memory_mib_ms: 1000, egress_bytes: 0 }), 1);
+        assert_eq!(plan.cost(Used { cpu_us: 1, memory_mib_ms: 1000, egress_bytes: 1 }), 2);
     }
 
     #[test]
     fn the_largest_numbers_do_not_overflow() {
-        let plan =
-            Plan { version: "t".into(), cpu_core_hour_picos: u64::MAX, memory_gib_hour_picos: u64::MAX };
-        assert_eq!(plan.cost(Used { cpu_us: u64::MAX, memory_mib_ms: u64::MAX }), Picos::MAX);
+        let plan = Plan {
+            version: "t".into(),
+            cpu_core_hour_picos: u64::MAX,
+            memory_gib_hour_picos: u64::MAX,
+            egress_gib_picos: u64::MAX,
+        };
+        let most = Used { cpu_us: u64::MAX, memory_mib_ms: u64::MAX, egress_bytes: u64::MAX };
+        assert_eq!(plan.cost(most), Picos::MAX);
     }
 
     proptest! {
         #[test]
-        fn within_half_a_pico_of_the_exact_cost(cpu_us in 0u64..1 << 42, memory_mib_ms in 0u64..1 << 42) {
+        fn within_half_a_pico_of_the_exact_cost(
+            cpu_us in 0u64..1 << 42, memory_mib_ms in 0u64..1 << 42, egress_bytes in 0u64..1 << 42,
+        ) {
             let plan = Plan::default();
-            let cost = i128::from(plan.cost(Used { cpu_us, memory_mib_ms }));
-            let exact = i128::from(cpu_us) * 89_500_000_000 * 1024 + i128::from(memory_mib_ms) * 9_450_000_000 * 1000;
+            let cost = i128::from(plan.cost(Used { cpu_us, memory_mib_ms, egress_bytes }));
+            let exact = i128::from(cpu_us) * 89_500_000_000 * (1 << 20)
+                + i128::from(memory_mib_ms) * 9_450_000_000 * 1_024_000
+                + i128::from(egress_bytes) * 45_000_000_000 * 3_515_625;
             prop_assert!((cost * DENOMINATOR - exact).abs() * 2 <= DENOMINATOR);
         }
 
@@ -104,7 +129,7 @@ mod tests {
         fn more_use_never_costs_less(a in 0u64..1 << 40, b in 0u64..1 << 40, m in 0u64..1 << 40) {
             let plan = Plan::default();
             let (low, high) = (a.min(b), a.max(b));
-            let cost = |cpu_us| plan.cost(Used { cpu_us, memory_mib_ms: m });
+            let cost = |cpu_us| plan.cost(Used { cpu_us, memory_mib_ms: m, egress_bytes: m });
             prop_assert!(cost(low) <= cost(high));
         }
     }

@@ -271,6 +271,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
         events,
         policy: config.session.clone(),
         prices: config.prices.clone(),
+        audit: audit.clone(),
         traces: traces.clone(),
         boot_id,
     })

@@ -20,6 +20,7 @@ mod file;
 mod follow;
 mod live;
 mod once;
+mod outgoing;
 mod recovery;
 mod tenants;
 mod upkeep;
@@ -36,6 +37,7 @@ pub use once::{Await, Key};
 pub use tenants::{NewTenant, TenantChange};
 pub use upkeep::Parts;
 
+use crate::audit::Audit;
 use crate::config::SessionPolicy;
 use crate::ledger::{
     ExecutionRow, Ledger, LedgerError, Made, Page, Place, Record, SessionRow, Terms, Totals, UsageLine,
@@ -231,6 +233,8 @@ pub struct SessionChange {
     pub ttl_us: Option<u64>,
     /// All of its tags.
     pub metadata: Option<BTreeMap<String, String>>,
+    /// What it may reach.
+    pub network: Option<Network>,
 }
 
 /// A session and what it used so far.
@@ -259,6 +263,7 @@ struct Inner {
     live: LiveTable,
     once: once::Table,
     metrics: Metrics,
+    audit: Audit,
     traces: Traces,
     draining: AtomicBool,
     /// KiB of code and input that may wait and run at a time.
@@ -356,14 +361,24 @@ impl Service {
         if change.ttl_us.is_some_and(|ttl_us| ttl_us > self.0.policy.ttl_us_max) {
             return Err(self.ttl_too_long());
         }
-        {
-            let _one_change_at_a_time = live.change.lock().await;
-            let (expires, metadata) = live.changed(change);
-            self.0.ledger.change_session(id, expires, &metadata).await?;
-            live.apply(expires, metadata);
-            live.cells.renew(expires.1);
-        }
+        // In a task of its own: whoever hangs up in the middle must not leave a change that is stored and not made.
+        let service = self.clone();
+        let done = self.0.work.spawn(async move { service.change_live(&live, change).await });
+        done.await.map_err(|_| Refusal::Internal)??;
         self.session(tenant, id).await
+    }
+
+    async fn change_live(&self, live: &Live, change: SessionChange) -> Result<(), Refusal> {
+        let _one_change_at_a_time = live.change.lock().await;
+        let network = change.network.clone();
+        let (expires, metadata) = live.changed(change);
+        self.0.ledger.change_session(live.id, expires, &metadata, network.as_ref()).await?;
+        live.apply(expires, metadata);
+        live.cells.renew(expires.1);
+        if let Some(network) = network {
+            live.cells.reroute(network);
+        }
+        Ok(())
     }
 
     /// Ends a session; returns when everything in it is gone and recorded. Again: the same.
@@ -596,13 +611,17 @@ fn later(at_us: i64, by_us: u64) -> i64 {
 
 /// The name of a context to clients. It follows from what the context is, so it needs no memory.
 pub fn context_id(session: SessionId, place: &Place) -> Option<Id> {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let Place { runtime, image, language, context, .. } = place;
-    let text = format!("{session}/{runtime}/{image}/{language}/{context}");
+    derived_id(&format!("{session}/{runtime}/{image}/{language}/{context}")).parse().ok()
+}
+
+/// An id that follows from a text.
+pub fn derived_id(text: &str) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let digest = Sha256::digest(text.as_bytes());
     let letters = digest.iter().take(26).enumerate();
     // 128 bits in 26 letters: the first has only three of its five bits.
     let letters =
         letters.map(|(i, byte)| char::from(ALPHABET[usize::from(byte & if i == 0 { 7 } else { 31 })]));
-    letters.collect::<String>().parse().ok()
+    letters.collect()
 }

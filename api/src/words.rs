@@ -186,6 +186,8 @@ words!(
         Execution = "execution",
         /// What a session's cells used between and after executions.
         Standing = "standing",
+        /// Bytes to and from the network: of one execution, or, without one, what came between and after them.
+        Egress = "egress",
     }
 );
 

@@ -119,6 +119,9 @@ pub enum Action {
         /// The id of an earlier snapshot: only what changed since.
         #[serde(default)]
         since: Option<u64>,
+        /// When a dialog holds the page it is left out, and is no failure.
+        #[serde(default)]
+        optional: bool,
     },
     /// The page's content, or a target's.
     Extract {
@@ -210,6 +213,11 @@ impl Action {
             Action::SetViewport { .. } => "set_viewport",
             Action::Tabs(_) => "tabs",
         }
+    }
+
+    /// Whether nothing is wrong when a dialog keeps it from being done.
+    pub(crate) fn may_be_left_out(&self) -> bool {
+        matches!(self, Action::Snapshot { optional: true, .. })
     }
 
     /// Where its file is to be stored.

@@ -94,7 +94,11 @@ impl Browser {
         // What speaks to the browser itself, or ends the dialog, works while one is open.
         let undisturbed = matches!(action, Action::Dialog { .. } | Action::Tabs(_) | Action::Cookies(_));
         if !undisturbed && let Some(dialog) = open_dialog(link, tab) {
-            return Outcome::Failed(dialog);
+            return if action.may_be_left_out() {
+                Outcome::Done(Reply::Nothing)
+            } else {
+                Outcome::Failed(dialog)
+            };
         }
         if Instant::now() >= deadline {
             return Outcome::Failed(CallError::Deadline.into());
@@ -122,7 +126,7 @@ fn interrupted(action: &Action, touched: bool, dialog: Option<Failure>) -> Outco
     let failure = dialog.unwrap_or(Failure::Absent("the dialog has closed"));
     match action {
         Action::Evaluate { .. } => Outcome::Unknown(failure),
-        _ if touched => Outcome::Done(Reply::Nothing),
+        _ if touched || action.may_be_left_out() => Outcome::Done(Reply::Nothing),
         _ => Outcome::Failed(failure),
     }
 }
@@ -185,7 +189,7 @@ impl Step<'_> {
             Action::Press { key } => self.press(key).await,
             Action::Scroll(scroll) => self.scroll(scroll).await,
             Action::WaitFor(wait) => self.wait_for(wait).await,
-            Action::Snapshot { budget_bytes, since } => self.snapshot(*budget_bytes, *since).await,
+            Action::Snapshot { budget_bytes, since, .. } => self.snapshot(*budget_bytes, *since).await,
             Action::Extract { format, target } => self.extract(*format, target.as_ref()).await,
             Action::Screenshot { format, full_page, target, clip, .. } => {
                 self.screenshot(*format, *full_page, target.as_ref(), *clip).await

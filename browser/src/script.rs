@@ -4,6 +4,7 @@ use crate::connection::CallError;
 use crate::outcome::{Failure, MAX_VALUE_BYTES, Reply};
 use crate::run::{Place, Step};
 use crate::state::WorldId;
+use chromiumoxide_cdp::cdp::browser_protocol::target::SessionId;
 use chromiumoxide_cdp::cdp::js_protocol::runtime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Of what an exception says.
 const EXCEPTION_CHARS: usize = 2000;
+/// Names what evaluated expressions came to, until its value is fetched.
+const EVALUATED: &str = "anchorhold";
 
 /// An answer of `Runtime.evaluate` and `Runtime.callFunctionOn`. chromiumoxide's type would make a tree of the value at
 /// once, many times as large as its text; here the text can be measured first.
@@ -23,9 +26,11 @@ pub(crate) struct Evaluated {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Remote {
     description: Option<String>,
     value: Option<Box<RawValue>>,
+    object_id: Option<runtime::RemoteObjectId>,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +46,11 @@ impl Evaluated {
             return Err(Failure::Script(exception.says()));
         }
         Ok(self.result.value.unwrap_or_else(|| RawValue::NULL.to_owned()))
+    }
+
+    /// What of it is still in the page: an object that was not asked for by value.
+    fn object(&mut self) -> Option<runtime::RemoteObjectId> {
+        self.result.object_id.take().filter(|_| self.exception_details.is_none())
     }
 
     /// An answer of our own script. An exception there is a page that is not as ours expects it.
@@ -124,22 +134,12 @@ impl Step<'_> {
     }
 
     pub(crate) async fn evaluate(&mut self, expression: &str) -> Result<Reply, Failure> {
-        let command = runtime::EvaluateParams {
-            await_promise: Some(true),
-            return_by_value: Some(true),
-            user_gesture: Some(true),
-            // What the console of a browser does: `await` and declarations at the top, last value as the result.
-            repl_mode: Some(true),
-            ..runtime::EvaluateParams::new(expression)
-        };
         let page = self.page()?;
         self.touched = true;
-        let method = runtime::EvaluateParams::IDENTIFIER;
-        let (connection, session) = (&self.link.connection, Some(&page.session));
-        let answer: Result<Evaluated, _> = connection.call_as(session, method, &command, self.deadline).await;
+        let answer = self.settled(&page.session, expression).await;
         if matches!(answer, Err(CallError::Deadline)) {
             // So that a loop without end does not cost the page.
-            connection.tell(session, &runtime::TerminateExecutionParams {});
+            self.link.connection.tell(Some(&page.session), &runtime::TerminateExecutionParams {});
         }
         let value = answer?.json()?;
         if value.get().len() > MAX_VALUE_BYTES {
@@ -148,5 +148,33 @@ impl Step<'_> {
         let value =
             serde_json::from_str(value.get()).map_err(|error| CallError::Malformed(error.to_string()))?;
         Ok(Reply::Value(value))
+    }
+
+    /// The value of an expression; of a promise, what it comes to. In two steps: a console, which the first one is like,
+    /// shows a promise as it is.
+    async fn settled(&self, session: &SessionId, expression: &str) -> Result<Evaluated, CallError> {
+        let (connection, session) = (&self.link.connection, Some(session));
+        let command = runtime::EvaluateParams {
+            await_promise: Some(true),
+            user_gesture: Some(true),
+            object_group: Some(EVALUATED.to_owned()),
+            // What the console of a browser does: `await` and declarations at the top, last value as the result.
+            repl_mode: Some(true),
+            ..runtime::EvaluateParams::new(expression)
+        };
+        let method = runtime::EvaluateParams::IDENTIFIER;
+        let mut found: Evaluated = connection.call_as(session, method, &command, self.deadline).await?;
+        let Some(object) = found.object() else { return Ok(found) };
+        let command = runtime::CallFunctionOnParams {
+            object_id: Some(object),
+            await_promise: Some(true),
+            return_by_value: Some(true),
+            user_gesture: Some(true),
+            ..runtime::CallFunctionOnParams::new("function() { 'use strict'; return this }")
+        };
+        let method = runtime::CallFunctionOnParams::IDENTIFIER;
+        let settled = connection.call_as(session, method, &command, self.deadline).await;
+        connection.tell(session, &runtime::ReleaseObjectGroupParams::new(EVALUATED));
+        settled
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::feed::{Feed, Piece};
 use crate::json;
-use crate::usage::{Taking, Usage};
+use crate::usage::{Accounted, Taking, Usage};
 use anchorhold_jail::control::{Cause, Digest, Interpreter};
 use anchorhold_jail::hatch::{Dialect, Ended, How, OUTPUT_CHUNK_BYTES, Stream, VALUE_BYTES_MAX, VALUES_MAX};
 use anchorhold_jail::id::{CellId, ExecutionId};
@@ -76,8 +76,8 @@ pub struct Finished {
     pub cell: Option<CellId>,
     /// Its context.
     pub context: ContextKey,
-    /// The cell's CPU since the session took it, with this execution's, in microseconds.
-    pub cpu_total_us: u64,
+    /// What its cell used since the session took it, with this execution's.
+    pub accounted: Accounted,
 }
 
 /// What was kept of a stream.

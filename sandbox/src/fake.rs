@@ -6,7 +6,7 @@ use anchorhold_jail::control::{
     Boottime, Cause, CellInfo, Class, Digest, FromWarden, Image, Refusal, Take, ToWarden, Tombstone, VERSION,
     Welcome,
 };
-use anchorhold_jail::egress::Traffic;
+use anchorhold_jail::egress::SharedCounters;
 use anchorhold_jail::hatch::{
     Ended, Entry, EntryKind, Execute, FileAction, FileAnswer, FileError, FileRequest, FromCell, How, Stream,
     ToCell,
@@ -21,6 +21,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ struct Known {
     info: CellInfo,
     hatch: OwnedFd,
     counters: [File; 4],
+    traffic: Arc<SharedCounters>,
     armed: Option<(ExecutionId, Boottime)>,
 }
 
@@ -179,7 +181,10 @@ impl Shared {
                 }
             }
             ToWarden::Kill { cell } if !self.deaf => self.end(cell, Cause::Killed),
-            ToWarden::Kill { .. } | ToWarden::Renew { .. } | ToWarden::Shutdown => {}
+            ToWarden::Kill { .. }
+            | ToWarden::Renew { .. }
+            | ToWarden::Reroute { .. }
+            | ToWarden::Shutdown => {}
             ToWarden::EndSession { session } => {
                 let of_session = |known: &&Known| known.info.session == session;
                 let cells: Vec<_> =
@@ -229,8 +234,10 @@ impl Shared {
             image: take.image,
             cpu_base_us: BASE_US,
         };
+        let traffic = Arc::new(SharedCounters::create().unwrap());
         let cell = FakeCell {
             id: info.cell,
+            traffic: Arc::clone(&traffic),
             hatch: Arc::new(inside),
             cpu: counters[0].try_clone().unwrap(),
             memory: counters[1].try_clone().unwrap(),
@@ -238,7 +245,7 @@ impl Shared {
             said: Vec::new(),
             cancelled: Arc::default(),
         };
-        let known = Known { info: info.clone(), hatch, counters, armed: None };
+        let known = Known { info: info.clone(), hatch, counters, traffic, armed: None };
         let mut walls = Walls::default();
         walls.push("seccomp", Wall::Absent("a test".to_owned()));
         if let Some(connection) = &self.connection {
@@ -265,7 +272,7 @@ impl Shared {
             cpu_us: cpu_of(&known.counters[0]) - BASE_US,
             memory_peak_bytes: 4 << 20,
             oom_kills: u64::from(cause == Cause::OutOfMemory),
-            traffic: Traffic::default(),
+            traffic: known.traffic.read(),
         };
         self.tombstones.push(tombstone.clone());
         self.say(&FromWarden::CellEnded(tombstone));
@@ -285,8 +292,10 @@ impl Shared {
 
 impl Known {
     fn send(&self, connection: &OwnedFd, message: &FromWarden) {
+        let traffic = self.traffic.reader().unwrap();
         let mut descriptors = vec![self.hatch.as_fd()];
         descriptors.extend(self.counters.iter().map(AsFd::as_fd));
+        descriptors.push(traffic.as_fd());
         let _sent = packet::send(connection, message, &descriptors);
     }
 }
@@ -312,6 +321,7 @@ fn cpu_of(file: &File) -> u64 {
 struct FakeCell {
     id: CellId,
     hatch: Arc<OwnedFd>,
+    traffic: Arc<SharedCounters>,
     cpu: File,
     memory: File,
     running: Option<ExecutionId>,
@@ -395,6 +405,12 @@ impl FakeCell {
         self.cpu.write_all_at(text.as_bytes(), 0).unwrap();
     }
 
+    /// A third of it is sent, the rest received.
+    fn transfer(&self, bytes: u64) {
+        self.traffic.sent().fetch_add(bytes / 3, Ordering::Relaxed);
+        self.traffic.received().fetch_add(bytes - bytes / 3, Ordering::Relaxed);
+    }
+
     fn attach(&mut self, generation: u64) {
         let executions = self.said.iter().map(|(id, ..)| *id).collect();
         self.say(&FromCell::Attached { generation, executions });
@@ -425,6 +441,14 @@ impl FakeCell {
             "burn" => {
                 self.burn(number);
                 self.end(id, |_| {});
+            }
+            "transfer" => {
+                self.transfer(number);
+                self.end(id, |_| {});
+            }
+            "transfer_and_die" => {
+                self.transfer(number);
+                return Some(Cause::Ended);
             }
             "grow" => {
                 self.memory.write_all_at(b"anon 3145728\n", 0).unwrap();

@@ -48,5 +48,5 @@ pub use files::{Download, FileBody, Unpacked, Written};
 pub use limits::{LimitError, LimitField, Limits, RequestedLimits};
 pub use sandbox::{Event, Sandbox};
 pub use session::{ContextStatus, Session, SessionSpec, SessionState};
-pub use usage::{Taking, Usage};
+pub use usage::{Accounted, Taking, Usage};
 pub use workspace::{PathError, WorkspacePath};

@@ -7,7 +7,7 @@ use crate::channel::{Channel, PACKETS_AT_ONCE, Received, locked};
 use crate::error::Error;
 use crate::execution::ContextKey;
 use crate::session::{Given, Inner, Session, SessionSpec};
-use crate::usage::{Taking, us_between};
+use crate::usage::{Accounted, Taking, us_between};
 use anchorhold_jail::control::{Cause, FromWarden, Image, Take, ToWarden, Tombstone, VERSION, Welcome};
 use anchorhold_jail::egress::Decision;
 use anchorhold_jail::id::{CellId, ExecutionId, SessionId};
@@ -164,16 +164,16 @@ impl Sandbox {
 
     /// A session that another process of the API opened. Its surviving cells are attached: to the contexts that are
     /// named here, or to the one that [`Session::recover`] names. Cells that nobody can name any more are ended.
-    /// `cpu_accounted_us` says what was recorded of a cell's CPU so far, in microseconds.
+    /// `accounted` says what was recorded of a cell so far.
     pub async fn adopt(
         &self,
         spec: SessionSpec,
         contexts: Vec<(CellId, ContextKey)>,
-        cpu_accounted_us: impl Fn(CellId) -> u64,
+        accounted: impl Fn(CellId) -> Accounted,
     ) -> Session {
         let session = self.enter(spec, true);
         let survivors = locked(&self.hub.survivors).remove(&session.id()).unwrap_or_default();
-        session.inner.adopt(survivors, contexts, cpu_accounted_us).await;
+        session.inner.adopt(survivors, contexts, accounted).await;
         session
     }
 

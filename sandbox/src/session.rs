@@ -17,10 +17,10 @@ use crate::feed::{Feed, Follower};
 use crate::files;
 use crate::limits::Limits;
 use crate::sandbox::{Hub, Wanted};
-use crate::usage::Taking;
+use crate::usage::{Accounted, Taking};
 use anchorhold_jail::control::{Boottime, CellInfo, ToWarden, Tombstone};
 use anchorhold_jail::counters::Counters;
-use anchorhold_jail::egress::Network;
+use anchorhold_jail::egress::{Network, TrafficReader};
 use anchorhold_jail::hatch::{Execute, ToCell};
 use anchorhold_jail::id::{CellId, ExecutionId, GroupId, SessionId};
 use anchorhold_jail::packet::{PacketError, Packets};
@@ -104,7 +104,7 @@ pub(crate) struct Inner {
 impl Session {
     pub(crate) fn new(spec: SessionSpec, hub: Arc<Hub>, adopted: bool) -> Self {
         let inner = Inner {
-            core: Mutex::new(Core::new(spec.expires_at, adopted)),
+            core: Mutex::new(Core::new(&spec, adopted)),
             spec,
             hub,
             phase: watch::Sender::new(SessionState::Open),
@@ -193,6 +193,15 @@ impl Session {
         core.expires_at = expires_at;
         if core.touched {
             self.inner.hub.tell(&ToWarden::Renew { session: self.id(), expires_at });
+        }
+    }
+
+    /// What it may reach was changed: that holds in cells that it has and in those that it takes.
+    pub fn reroute(&self, network: Network) {
+        let mut core = locked(&self.inner.core);
+        core.network.clone_from(&network);
+        if core.touched {
+            self.inner.hub.tell(&ToWarden::Reroute { session: self.id(), network });
         }
     }
 
@@ -323,7 +332,7 @@ impl Inner {
         let open = matches!(core.state.phase(), SessionState::Open | SessionState::Closing);
         match given.into_cell().filter(|_| open) {
             Some((cell, base_us, walls)) => {
-                core.hold(&cell, base_us, 0).taking = Some(taking);
+                core.hold(&cell, base_us, Accounted::default()).taking = Some(taking);
                 core.walls = walls.or(core.walls.take());
                 self.hub.runtime.spawn(cell::read(Arc::clone(self), Arc::clone(&cell)));
                 let effects = match wanted {
@@ -414,9 +423,15 @@ impl Given {
             return None;
         }
         let hatch = self.descriptors.remove(0);
+        let way_out = self.descriptors.split_off(Counters::FILES.min(self.descriptors.len()));
+        let traffic = match &way_out[..] {
+            [] => None,
+            [file] => Some(TrafficReader::open(file).ok()?),
+            _ => return None,
+        };
         let counters = Counters::from_descriptors(self.descriptors)?;
         let channel = crate::channel::Channel::new(hatch).ok()?;
-        let cell = Cell { id: self.info.cell, channel, counters, gone: Default::default() };
+        let cell = Cell { id: self.info.cell, channel, counters, traffic, gone: Default::default() };
         Some((Arc::new(cell), self.info.cpu_base_us, self.walls))
     }
 }

@@ -14,8 +14,19 @@ pub struct Usage {
     pub memory_peak_bytes: u64,
     /// Mean memory of the cell over the wall time, in MiB times milliseconds.
     pub memory_mib_ms: u64,
+    /// Bytes that its cell sent to the network and got from it between the previous accounted event and its end.
+    pub egress_bytes: u64,
     /// Wall time between its acceptance and its start, in microseconds: not billed.
     pub queued_us: u64,
+}
+
+/// How much of what a cell used since its session took it is accounted: by executions, and not again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accounted {
+    /// CPU, in microseconds.
+    pub cpu_us: u64,
+    /// Bytes sent to the network and got from it.
+    pub egress_bytes: u64,
 }
 
 /// How long a cell took to get, in microseconds.
@@ -27,23 +38,23 @@ pub struct Taking {
     pub commit_us: u64,
 }
 
-/// Counts a cell's CPU so that every microsecond is accounted once: each account takes what was used since the one
-/// before, whoever used it.
+/// Counts a cell's CPU and bytes so that each is accounted once: each account takes what was used since the one before,
+/// whoever used it.
 #[derive(Debug)]
 pub(crate) struct Meter {
     /// What the counter said when the session took the cell.
     base_us: u64,
-    accounted_us: u64,
+    accounted: Accounted,
     /// Memory at the last reading: an idle interpreter does not change it.
     memory_bytes: Option<u64>,
     oom_kills: u64,
 }
 
 impl Meter {
-    /// Of a cell whose counter stood at `base_us` when the session took it; `accounted_us` of its use were accounted
+    /// Of a cell whose counter of CPU stood at `base_us` when the session took it; so much of its use was `accounted`
     /// before (by another process).
-    pub(crate) fn new(base_us: u64, accounted_us: u64) -> Self {
-        Self { base_us, accounted_us, memory_bytes: None, oom_kills: 0 }
+    pub(crate) fn new(base_us: u64, accounted: Accounted) -> Self {
+        Self { base_us, accounted, memory_bytes: None, oom_kills: 0 }
     }
 
     /// Memory at the start of an execution, in bytes.
@@ -55,20 +66,22 @@ impl Meter {
 
     /// The counter's value at which `cpu_us` more than what is accounted are used.
     pub(crate) fn counter_after(&self, cpu_us: u64) -> u64 {
-        self.base_us.saturating_add(self.accounted_us).saturating_add(cpu_us)
+        self.base_us.saturating_add(self.accounted.cpu_us).saturating_add(cpu_us)
     }
 
-    /// CPU since the session took the cell that was accounted, in microseconds.
-    pub(crate) fn accounted_us(&self) -> u64 {
-        self.accounted_us
+    /// What is accounted since the session took the cell.
+    pub(crate) fn accounted(&self) -> Accounted {
+        self.accounted
     }
 
     /// Accounts all CPU until `total_us` (since the session took the cell).
     pub(crate) fn account(&mut self, total_us: u64) -> u64 {
-        // A counter that seems to run backwards accounts nothing, now or later.
-        let used = total_us.saturating_sub(self.accounted_us);
-        self.accounted_us += used;
-        used
+        advance(&mut self.accounted.cpu_us, total_us)
+    }
+
+    /// Accounts all bytes until `total_bytes`.
+    pub(crate) fn account_bytes(&mut self, total_bytes: u64) -> u64 {
+        advance(&mut self.accounted.egress_bytes, total_bytes)
     }
 
     /// Accounts what a living cell's counters say. The CPU since the last account, and whether the kernel killed a
@@ -79,6 +92,14 @@ impl Meter {
         self.oom_kills = reading.oom_kills;
         (self.account(reading.cpu_us.saturating_sub(self.base_us)), killed)
     }
+}
+
+/// Brings an account to a counter's total; what that adds. A counter that seems to run backwards adds nothing, now or
+/// later.
+fn advance(account: &mut u64, total: u64) -> u64 {
+    let used = total.saturating_sub(*account);
+    *account += used;
+    used
 }
 
 /// Microseconds between two moments.
@@ -104,7 +125,7 @@ mod tests {
             base in 0u64..1_000_000, before in 0u64..1000,
             steps in prop::collection::vec((0u64..5000, prop::bool::weighted(0.7)), 0..50),
         ) {
-            let mut meter = Meter::new(base, before);
+            let mut meter = Meter::new(base, Accounted { cpu_us: before, egress_bytes: 0 });
             let (mut counter, mut executions) = (base + before, 0);
             for (used, is_execution) in steps {
                 counter += used;
@@ -116,13 +137,13 @@ mod tests {
             let last = counter - base;
             let standing = meter.account(last);
             prop_assert_eq!(before + executions + standing, last);
-            prop_assert_eq!(meter.accounted_us(), last);
+            prop_assert_eq!(meter.accounted(), Accounted { cpu_us: last, egress_bytes: 0 });
         }
 
         #[test]
         fn a_counter_that_runs_backwards_adds_nothing(totals in prop::collection::vec(0u64..1000, 1..50)) {
-            let mut meter = Meter::new(0, 0);
-            let sum: u64 = totals.iter().map(|total| meter.account(*total)).sum();
+            let mut meter = Meter::new(0, Accounted::default());
+            let sum: u64 = totals.iter().map(|total| meter.account_bytes(*total)).sum();
             prop_assert_eq!(sum, *totals.iter().max().unwrap());
         }
     }

@@ -3,12 +3,23 @@
 use crate::Shared;
 use crate::tenants::tenant;
 use anchorhold_tests::{Options, Server};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 tests!(everything_that_is_done_is_noted);
+
+/// Waits until the log has this in it.
+pub fn is_noted(path: &Path, what: &str) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !std::fs::read_to_string(path)?.contains(what) {
+        ensure!(Instant::now() < end, "{what} is not noted");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
 
 /// security.md 115: who, when, what, and what came of it; a restart goes on with the numbers.
 fn everything_that_is_done_is_noted(_: &Shared) -> Result<()> {
@@ -22,11 +33,11 @@ fn everything_that_is_done_is_noted(_: &Shared) -> Result<()> {
     client.post("/v1/sessions", &json!({}))?.problem(429);
     admin.with_key(Some("ah_wrong")).get("/v1/sessions")?.problem(401);
     // Every line of what was answered is there at once or soon.
-    std::thread::sleep(Duration::from_millis(200));
+    is_noted(&path, "\"code\":\"unauthorized\"")?;
     server.kill()?;
     server.launch()?;
     server.client()?.get("/v1/prices")?.expect(200);
-    std::thread::sleep(Duration::from_millis(200));
+    is_noted(&path, "GET /v1/prices")?;
     let metadata = std::fs::metadata(&path)?;
     assert_eq!((metadata.permissions().mode() & 0o777, metadata.uid() != 0), (0o600, true));
     let text = std::fs::read_to_string(&path)?;

@@ -49,15 +49,28 @@ fn busy_time_is_measured(shared: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     client.execute(&session, "python", "import time")?;
     let code = "start = time.perf_counter()\nwhile time.perf_counter() - start < 0.5: pass\ntime.perf_counter() - start";
-    let answer = client.execute(&session, "python", code)?;
-    let wall = answer["usage"]["wall_us"].as_u64().unwrap_or(0);
-    let cpu = answer["usage"]["cpu_us"].as_u64().unwrap_or(0);
-    assert!((500_000..540_000).contains(&wall), "{answer}");
-    // Another process may have had the processor for a part of the time: CPU is at most the wall time, and most of it.
-    assert!(cpu <= wall + 5_000 && cpu > 250_000, "{answer}");
-    let asleep = client.execute(&session, "python", "time.sleep(0.3)")?;
-    assert!(asleep["usage"]["cpu_us"].as_u64().unwrap_or(0) < 20_000, "{asleep}");
-    assert!((300_000..340_000).contains(&asleep["usage"]["wall_us"].as_u64().unwrap_or(0)), "{asleep}");
+    // Other processes take the processor away now and then: of five tries one is as exact as promised. CPU is at most the
+    // wall time, and most of it.
+    let busy = |wall: u64, cpu: u64| wall < 520_000 && cpu <= wall + 2_000 && cpu > 250_000;
+    let asleep = |wall: u64, cpu: u64| wall < 320_000 && cpu < 20_000;
+    let measured = |code: &str, least: u64, exact: &dyn Fn(u64, u64) -> bool| -> Result<()> {
+        let mut tries = Vec::new();
+        for _ in 0..5 {
+            let begun = std::time::Instant::now();
+            let answer = client.execute(&session, "python", code)?;
+            let took = u64::try_from(begun.elapsed().as_micros())?;
+            let usage = |name: &str| answer["usage"][name].as_u64().unwrap_or(0);
+            let (wall, cpu) = (usage("wall_us"), usage("cpu_us"));
+            assert!((least..=took).contains(&wall), "{wall} of {took}: {answer}");
+            if exact(wall, cpu) {
+                return Ok(());
+            }
+            tries.push((wall, cpu));
+        }
+        anyhow::bail!("{code}: {tries:?}")
+    };
+    measured(code, 500_000, &busy)?;
+    measured("time.sleep(0.3)", 300_000, &asleep)?;
     client.close(&session)?;
     Ok(())
 }

@@ -133,7 +133,7 @@ fn actions_stop_at_the_first_that_fails(shared: &Shared) -> Result<()> {
                 {"type": "navigate", "url": FORM},
                 {"type": "click", "target": {"text": "no such thing"}},
                 {"type": "snapshot"},
-            ], "timeout_seconds": 1.5}),
+            ], "timeout_seconds": 4}),
         )?
         .expect(200);
     assert_eq!(answer["status"], "failed");
@@ -299,6 +299,7 @@ fn what_a_session_shall_reach_is_checked(shared: &Shared) -> Result<()> {
     ] {
         let answer = client.post("/v1/sessions", &json!({ "network": network }))?.expect(422);
         assert_eq!(answer["errors"][0]["field"], field, "{network}: {answer:#}");
+        assert_eq!(answer["errors"].as_array().map(Vec::len), Some(1), "{network}: {answer:#}");
     }
     Ok(())
 }

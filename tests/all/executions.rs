@@ -213,7 +213,7 @@ fn run_is_a_whole_life(shared: &Shared) -> Result<()> {
     assert_eq!((&answer["status"], &answer["stdout"]), (&json!("succeeded"), &json!("2\n")));
     let session = answer["session_id"].as_str().unwrap_or_default();
     // The answer does not wait for the end of the session.
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(3);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while client.get(&format!("/v1/sessions/{session}"))?.expect(200)["status"] != "closed" {
         assert!(std::time::Instant::now() < end, "the session does not end");
         std::thread::sleep(std::time::Duration::from_millis(10));

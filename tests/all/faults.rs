@@ -35,7 +35,7 @@ fn every_missing_wall_refuses_the_cell(_: &Shared) -> Result<()> {
             assert_eq!(run.problem(503), "isolation_unavailable", "{step}, native: {}", run.text());
         }
         // A refused cell is killed at once, and gone a moment later.
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
         while !host::cell_processes(&server.cgroup()).is_empty() {
             assert!(
                 std::time::Instant::now() < end,

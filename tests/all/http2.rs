@@ -86,7 +86,7 @@ fn survived(shared: &Shared, before: (u64, u64)) -> Result<()> {
 fn http2_is_spoken(shared: &Shared) -> Result<()> {
     let mut socket = connect(shared, 65_535)?;
     socket.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, REQUEST))?;
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_secs(1));
     socket.shutdown(Shutdown::Write)?;
     let answers = frames(&mut socket);
     ensure!(answers.contains(&(HEADERS, 1)) && answers.contains(&(DATA, 1)), "{answers:?}");

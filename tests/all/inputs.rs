@@ -287,8 +287,9 @@ fn a_server_that_drains_says_so(shared: &Shared) -> Result<()> {
     let server = anchorhold_tests::Server::start(options)?;
     let client = server.client()?;
     let session = client.session(&json!({}))?;
+    let other = client.session(&json!({}))?;
     let endless = std::thread::spawn({
-        let (client, session) = (client.clone(), client.session(&json!({}))?);
+        let (client, session) = (client.clone(), other.clone());
         move || {
             let request = json!({"language": "javascript", "code": "for (;;);", "timeout_seconds": 60});
             client.post(&format!("/v1/sessions/{session}/executions"), &request)
@@ -303,7 +304,13 @@ fn a_server_that_drains_says_so(shared: &Shared) -> Result<()> {
             )
         }
     });
-    std::thread::sleep(Duration::from_millis(300));
+    let runs = |session: &str| -> Result<bool> {
+        let listed = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
+        Ok(listed["items"][0]["status"] == "running")
+    };
+    while !(runs(&session)? && runs(&other)?) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let begun = Instant::now();
     let stop = std::thread::spawn(move || server.stop());
     std::thread::sleep(Duration::from_millis(300));

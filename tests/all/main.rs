@@ -45,6 +45,7 @@ mod boa;
 mod browser;
 mod cli;
 mod contexts;
+mod egress;
 mod executions;
 mod faults;
 mod files;
@@ -60,6 +61,7 @@ mod openapi;
 mod restart;
 mod sessions;
 mod streams;
+mod takeover;
 mod tenants;
 mod transfers;
 mod typescript;
@@ -83,6 +85,7 @@ const ROOMS: &[Room] = &[
     openapi::all,
     browser::all,
     native::all,
+    egress::all,
     billing::all,
     tenants::all,
     transfers::all,
@@ -92,6 +95,7 @@ const ROOMS: &[Room] = &[
     metrics::all,
     neighbours::all,
     isolation::all,
+    takeover::all,
     faults::all,
     restart::all,
 ];

@@ -29,6 +29,7 @@ tests!(
     long_output_is_cut_and_says_so,
     images_are_images,
     a_browser_is_driven,
+    a_dialog_is_told_and_answered,
     long_runs_tell_of_themselves,
     a_cancelled_call_ends_its_execution,
     a_client_that_dies_ends_its_execution,
@@ -712,6 +713,31 @@ fn a_browser_is_driven(shared: &Shared) -> Result<()> {
     assert_eq!(mcp.done("browser_close", &json!({}))?["closed"], true);
     let seen = mcp.done("browser_snapshot", &json!({}))?;
     ensure!(seen["url"] == "about:blank", "{seen}");
+    mcp.end()
+}
+
+/// A dialog that a click opens is what the click did: no failure, and the answer says how it goes on.
+fn a_dialog_is_told_and_answered(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let page = "data:text/html,<title>Ask</title><button onclick=\"out.textContent = confirm('Sure?')\">Ask</button>\
+        <button onclick=\"alert('one'); alert('two')\">Twice</button><p id=out></p>";
+    mcp.done("browser_navigate", &json!({ "url": page }))?;
+    let click = |text: &str| json!({"target": {"text": text}});
+    let seen = mcp.done("browser_click", &click("Ask"))?;
+    let expected = "confirm \"Sure?\" is open and holds the page: browser_handle_dialog answers it";
+    assert_eq!((&seen["dialog"], &seen["status"]), (&json!(expected), &json!("succeeded")), "{seen:#}");
+    ensure!(seen.get("snapshot").is_none() && seen.get("error").is_none(), "{seen:#}");
+    // Whatever else is asked for is told why it cannot be done.
+    let held = mcp.call("browser_snapshot", &json!({}))?;
+    ensure!(held["isError"] == true && held.to_string().contains("browser_handle_dialog"), "{held:#}");
+    let seen = mcp.done("browser_handle_dialog", &json!({"accept": true}))?;
+    ensure!(seen.get("dialog").is_none(), "{seen:#}");
+    ensure!(seen["snapshot"].as_str().is_some_and(|text| text.contains("true")), "{seen:#}");
+    // An answer may be followed by the next dialog.
+    mcp.done("browser_click", &click("Twice"))?;
+    let seen = mcp.done("browser_handle_dialog", &json!({"accept": true}))?;
+    ensure!(seen["dialog"].as_str().is_some_and(|text| text.starts_with("alert \"two\"")), "{seen:#}");
+    mcp.done("browser_handle_dialog", &json!({"accept": true}))?;
     mcp.end()
 }
 

@@ -105,7 +105,12 @@ fn a_running_execution_survives_the_api(_: &Shared) -> Result<()> {
         let (client, path, body) = (client.clone(), path.clone(), body.clone());
         move || client.post_once(&path, "through-the-crash", &body)
     });
-    std::thread::sleep(Duration::from_millis(500));
+    let running = until(Duration::from_secs(10), || {
+        let listed = client.get(&path).ok()?.json();
+        (listed["items"][0]["status"] == "running").then_some(())
+    });
+    assert!(running.is_some(), "it does not run");
+    std::thread::sleep(Duration::from_millis(200));
     server.kill()?;
     assert!(cut.join().map_err(|_| anyhow::anyhow!("panicked"))?.is_err(), "the client was cut off");
     server.launch()?;
@@ -274,23 +279,27 @@ fn kill_the_warden_under(server: &Server, client: &Client) -> Result<()> {
         let (client, session) = (client.clone(), session.clone());
         move || client.execute(&session, "python", "while True: pass")
     });
-    std::thread::sleep(Duration::from_millis(300));
+    let begun = until(Duration::from_secs(10), || {
+        let listed = client.get(&format!("/v1/sessions/{session}/executions")).ok()?.json();
+        (listed["items"][0]["status"] == "running").then_some(())
+    });
+    assert!(begun.is_some(), "it does not run");
     assert_eq!(host::cell_processes(session.trim_start_matches("ses_")).len(), 1);
     kill(server.warden_pid().unwrap_or_default());
     let answer = running.join().map_err(|_| anyhow::anyhow!("panicked"))??;
     assert_eq!((&answer["status"], &answer["cost_picos"]), (&json!("lost"), &json!("0")), "{answer}");
-    let gone = until(Duration::from_secs(5), || {
+    let gone = until(Duration::from_secs(15), || {
         host::cgroups(session.trim_start_matches("ses_")).is_empty().then_some(())
     });
     assert!(gone.is_some(), "the cell's groups outlived the warden");
-    let closed = until(Duration::from_secs(5), || {
+    let closed = until(Duration::from_secs(15), || {
         let got = client.get(&format!("/v1/sessions/{session}")).ok()?.json();
         (got["status"] == "closed").then_some(got)
     });
     assert_eq!(closed.unwrap_or_default()["close_reason"], "lost");
     let again = json!({"language": "python", "code": "1"});
     let next =
-        until(Duration::from_secs(5), || client.post("/v1/run", &again).ok().filter(|a| a.status == 200));
+        until(Duration::from_secs(15), || client.post("/v1/run", &again).ok().filter(|a| a.status == 200));
     assert!(next.is_some(), "no new work after the warden's death:\n{}", server.log());
     Ok(())
 }

@@ -239,6 +239,18 @@ fn input_that_follows_is_bounded(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+/// Waits until a program has written that it is `up`.
+fn is_up(client: &Client, session: &str, id: &str) -> Result<()> {
+    let mut events = Vec::new();
+    for event in client.events(session, id, 0)? {
+        events.push(event?);
+        if text(&events, "stdout").contains("up") {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("it ended early: {events:?}")
+}
+
 /// Also one of an execution that an earlier process of the API began.
 fn a_stream_ends_with_its_warden(_: &Shared) -> Result<()> {
     let mut server = Server::start(Options::default())?;
@@ -247,7 +259,7 @@ fn a_stream_ends_with_its_warden(_: &Shared) -> Result<()> {
     let request = json!({"language": "python", "code": "import time\nprint('up', flush=True)\ntime.sleep(50)", "background": true});
     let begun = client.post(&executions(&session), &request)?.expect(202);
     let id = begun["id"].as_str().context("no id")?.to_owned();
-    std::thread::sleep(Duration::from_millis(300));
+    is_up(&client, &session, &id)?;
     server.kill()?;
     server.launch()?;
     let mut stream = server.client()?.events(&session, &id, 0)?;
@@ -270,10 +282,11 @@ fn signals_end_programs(shared: &Shared) -> Result<()> {
     let session = client.session(&json!({}))?;
     client.execute(&session, "python", "kept = 1")?;
     for (signal, state_lost) in [("SIGINT", false), ("SIGTERM", false), ("SIGKILL", true)] {
-        let request = json!({"language": "python", "code": "while True: pass", "background": true});
+        let code = "print('up', flush=True)\nwhile True: pass";
+        let request = json!({"language": "python", "code": code, "background": true});
         let begun = client.post(&executions(&session), &request)?.expect(202);
         let id = begun["id"].as_str().context("no id")?;
-        std::thread::sleep(Duration::from_millis(100));
+        is_up(&client, &session, id)?;
         let path = format!("{}/{id}/signal", executions(&session));
         let answer = client.post(&path, &json!({"signal": signal}))?.expect(200);
         assert_eq!(answer["status"], "cancelled", "{answer}");

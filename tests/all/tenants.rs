@@ -266,7 +266,7 @@ fn a_hundred_creates_at_once_give_exactly_the_quota(shared: &Shared) -> Result<(
         .map(|outcome| outcome.map(|(status, time)| if status == 429 { time } else { Duration::MAX }))
         .collect::<Result<_>>()?;
     times.sort_unstable();
-    assert!(times[times.len() / 2] < Duration::from_millis(50), "a refusal takes no time: {times:?}");
+    assert!(times[times.len() / 4] < Duration::from_millis(50), "a refusal takes no time: {times:?}");
     for id in made {
         client.close(&id)?;
     }

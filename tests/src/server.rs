@@ -184,6 +184,19 @@ impl Server {
         pids.iter().copied().find(|pid| parent(*pid).is_some_and(|parent: u32| pids.contains(&parent)))
     }
 
+    /// The process id of egress itself: the child of its keeper.
+    pub fn egress_pid(&self) -> Option<u32> {
+        let needle = self.directory.path().display().to_string();
+        let all = crate::host::processes("anchorhold-egress");
+        let keeper = all.iter().find(|process| {
+            process.arguments.contains(&needle)
+                && process.arguments.contains("--with-warden")
+                && !process.arguments.contains("--kept-by")
+        })?;
+        let is_kept = |pid: u32| crate::host::status(pid, "PPid").as_deref() == Some(&keeper.pid.to_string());
+        all.iter().map(|process| process.pid).find(|&pid| is_kept(pid))
+    }
+
     /// Kills the API like a crash would.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {

@@ -42,7 +42,7 @@ use session::Session;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Decisions that wait to be taken from a [`Handle`]; further ones are only counted.
@@ -100,8 +100,20 @@ impl Egress {
     pub fn attach(&self, listener: TcpListener, policy: Policy, counters: Arc<dyn Meter>) -> Handle {
         let (events, decisions) = mpsc::channel(DECISIONS_MAX);
         let session = Session::new(self.0.clone(), policy, counters, events);
+        let switch = Switch(session.mode());
         let serving = tokio::spawn(proxy::serve(listener, Arc::new(session)));
-        Handle { decisions, _serving: AbortOnDropHandle::new(serving) }
+        Handle { decisions, switch, _serving: AbortOnDropHandle::new(serving) }
+    }
+}
+
+/// Changes what a session may reach. Cheap to clone; says nothing once the session is not served any more.
+#[derive(Debug, Clone)]
+pub struct Switch(watch::Sender<Mode>);
+
+impl Switch {
+    /// From now on this holds. Connections that are open and that it does not admit are cut; others go on.
+    pub fn change(&self, mode: Mode) {
+        self.0.send_replace(mode);
     }
 }
 
@@ -109,10 +121,16 @@ impl Egress {
 #[derive(Debug)]
 pub struct Handle {
     decisions: mpsc::Receiver<Decision>,
+    switch: Switch,
     _serving: AbortOnDropHandle<()>,
 }
 
 impl Handle {
+    /// What changes where the session may go.
+    pub fn switch(&self) -> Switch {
+        self.switch.clone()
+    }
+
     /// The next decision about the session. They need not be taken: what waits is bounded.
     ///
     /// Cancel safe.

@@ -204,6 +204,11 @@ impl Ceiling {
             _ => Ok(admitted),
         }
     }
+
+    /// Whether a connection that was admitted under another mode would be admitted under this one, too.
+    pub(crate) fn still_admits(&self, mode: &Mode, target: &Target, address: IpAddr) -> Result<(), Rule> {
+        self.admit(mode, target.clone())?.check(&[address]).map(drop)
+    }
 }
 
 /// A target that the policy admits: it may be resolved.

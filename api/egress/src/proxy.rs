@@ -14,7 +14,7 @@
 use crate::decision::{Rule, Way};
 use crate::host::Target;
 use crate::meter::{Activity, Counted};
-use crate::session::{Outside, Session};
+use crate::session::{Outside, Reached, Session};
 use crate::tunnel::Tunnel;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -88,18 +88,26 @@ async fn connection(stream: TcpStream, session: Arc<Session>) {
     let idle = session.caps.idle;
     let activity = Arc::new(Activity::new());
     let stream = Counted::inside(stream, activity.clone());
+    let place = Arc::new(Reached::default());
     tokio::select! {
-        () = speak(stream, session, activity.clone()) => {}
+        () = speak(stream, session.clone(), activity.clone(), place.clone()) => {}
         () = activity.ended(idle) => {}
+        () = session.forbids(&place) => {}
     }
 }
 
-async fn speak(stream: Counted<TcpStream>, session: Arc<Session>, activity: Arc<Activity>) {
+async fn speak(
+    stream: Counted<TcpStream>,
+    session: Arc<Session>,
+    activity: Arc<Activity>,
+    place: Arc<Reached>,
+) {
     let granted = Arc::new(Mutex::new(None));
     let service = service_fn(|request| {
-        let (session, activity, granted) = (session.clone(), activity.clone(), granted.clone());
+        let (session, activity) = (session.clone(), activity.clone());
+        let (place, granted) = (place.clone(), granted.clone());
         async move {
-            let answer = answer(&session, request, activity, &granted).await;
+            let answer = answer(&session, request, activity, &place, &granted).await;
             Ok::<_, Infallible>(answer.unwrap_or_else(refusal))
         }
     });
@@ -124,13 +132,14 @@ async fn answer(
     session: &Arc<Session>,
     request: Request<Incoming>,
     activity: Arc<Activity>,
+    place: &Reached,
     granted: &Mutex<Option<Tunnel>>,
 ) -> Result<Answer, Rule> {
     let Some((way, target)) = target(&request) else {
         session.note_malformed();
         return Err(Rule::BadRequest);
     };
-    let outside = session.reach(way, target.clone(), activity).await?;
+    let outside = session.reach(way, target.clone(), activity, place).await?;
     match way {
         Way::Tunnel => {
             let begun = hyper::upgrade::on(request);

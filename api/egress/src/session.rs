@@ -8,16 +8,16 @@ use crate::host::Target;
 use crate::meter::{Activity, Counted, Gauge, Meter};
 use crate::policy::{Mode, Policy};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// A session that is attached.
 #[derive(Debug)]
 pub(crate) struct Session {
     shared: Arc<Shared>,
-    mode: Mode,
+    mode: watch::Sender<Mode>,
     pub(crate) caps: Caps,
     rate: Rate,
     connections: Arc<Semaphore>,
@@ -25,6 +25,20 @@ pub(crate) struct Session {
     events: mpsc::Sender<Decision>,
     /// Decisions that found no room among the events.
     missed: AtomicU64,
+}
+
+/// Where a connection from inside has got to, as long as it is open.
+#[derive(Debug, Default)]
+pub(crate) struct Reached(Mutex<Option<(Way, Target, SocketAddr)>>);
+
+impl Reached {
+    fn set(&self, way: Way, target: Target, address: SocketAddr) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((way, target, address));
+    }
+
+    fn get(&self) -> Option<(Way, Target, SocketAddr)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A connection to outside, counted, and its place among the session's.
@@ -47,7 +61,7 @@ impl Session {
             connections: Arc::new(Semaphore::new(caps.connections as usize)),
             gauge: Gauge::new(meter, caps.bytes),
             shared,
-            mode: policy.mode,
+            mode: watch::Sender::new(policy.mode),
             caps,
             events,
             missed: AtomicU64::new(0),
@@ -60,9 +74,14 @@ impl Session {
         way: Way,
         target: Target,
         activity: Arc<Activity>,
+        place: &Reached,
     ) -> Result<Outside, Rule> {
         let told = target.to_string();
-        let reached = self.connect(target, activity).await;
+        let reached = self.connect(target.clone(), activity).await.and_then(|(outside, address)| {
+            // In this order: a change of the mode finds it here, or is found.
+            place.set(way, target.clone(), address);
+            self.still_admits(&target, address).map(|()| (outside, address))
+        });
         let address = reached.as_ref().ok().map(|(_, address)| *address);
         let reached = reached.map(|(outside, _)| outside);
         self.note(Some(way), Some(told), address, reached.as_ref().map(|_| ()).map_err(|rule| *rule));
@@ -73,7 +92,7 @@ impl Session {
         if !self.rate.take() {
             return Err(Rule::Rate);
         }
-        let admitted = self.shared.ceiling.admit(&self.mode, target)?;
+        let admitted = self.shared.ceiling.admit(&self.mode.borrow(), target)?;
         if self.gauge.is_full() {
             return Err(Rule::Bytes);
         }
@@ -82,6 +101,29 @@ impl Session {
         let dialled = dial(&checked, self.shared.upstream).await?;
         let stream = Counted::outside(dialled.stream, dialled.early, activity, self.gauge.clone());
         Ok((Outside { stream, place }, dialled.address))
+    }
+
+    fn still_admits(&self, target: &Target, address: SocketAddr) -> Result<(), Rule> {
+        self.shared.ceiling.still_admits(&self.mode.borrow(), target, address.ip())
+    }
+
+    /// What changes the mode.
+    pub(crate) fn mode(&self) -> watch::Sender<Mode> {
+        self.mode.clone()
+    }
+
+    /// Ends when a connection has got to where the session may not be any more.
+    pub(crate) async fn forbids(&self, place: &Reached) {
+        let mut changes = self.mode.subscribe();
+        // The other end is in `self`.
+        while changes.changed().await.is_ok() {
+            if let Some((way, target, address)) = place.get()
+                && let Err(rule) = self.still_admits(&target, address)
+            {
+                self.note_end(way, &target.to_string(), rule);
+                return;
+            }
+        }
     }
 
     /// Notes that a connection that was allowed was ended by a rule after all.

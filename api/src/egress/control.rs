@@ -2,7 +2,7 @@
 
 use super::{VERSION, watched};
 use anchorhold_egress as way_out;
-use anchorhold_egress::{Caps, Egress, Handle, Meter, Mode, Pattern, Policy};
+use anchorhold_egress::{Caps, Egress, Handle, Meter, Mode, Pattern, Policy, Switch};
 use anchorhold_jail::egress::{Decision, FromEgress, Network, OutletId, SharedCounters, ToEgress, Way};
 use anchorhold_jail::packet::{Assembler, PacketError, Packets};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -74,7 +74,7 @@ pub(super) async fn serve(listener: OwnedFd, egress: Egress, with_warden: bool) 
 
 async fn converse(socket: OwnedFd, egress: &Egress) -> End {
     let (reports, mut told) = mpsc::channel(REPORTS_MAX);
-    let mut outlets: HashMap<OutletId, AbortOnDropHandle<()>> = HashMap::new();
+    let mut outlets: HashMap<OutletId, Served> = HashMap::new();
     let mut greeted = false;
     let end = async {
         let mut link = Link { socket: watched(socket)?, assembler: Assembler::default() };
@@ -90,12 +90,19 @@ async fn converse(socket: OwnedFd, egress: &Egress) -> End {
                         outlets.remove(&outlet);
                         match Outlet::new(outlet, network, egress.caps(), spent_bytes, descriptors) {
                             Ok(opened) => {
-                                let serving = tokio::spawn(opened.serve(egress.clone(), reports.clone()));
-                                outlets.insert(outlet, AbortOnDropHandle::new(serving));
+                                outlets.insert(outlet, opened.serve(egress, reports.clone()));
                             }
                             Err(why) => link.send(&FromEgress::Refused { outlet, why }).await?,
                         }
                     }
+                    (ToEgress::Change { outlet, network }, _) => match (mode(network), outlets.get(&outlet)) {
+                        (Ok(mode), Some(served)) => served.switch.change(mode),
+                        (Ok(_), None) => {}
+                        (Err(why), _) => {
+                            outlets.remove(&outlet);
+                            link.send(&FromEgress::Refused { outlet, why }).await?;
+                        }
+                    },
                     (ToEgress::Detach { outlet }, _) => drop(outlets.remove(&outlet)),
                     (ToEgress::Farewell, _) if greeted => return Ok(End::Farewell),
                     _ => return Err(PacketError::Malformed("no greeting of this version")),
@@ -148,6 +155,12 @@ impl Link {
     }
 }
 
+/// A cell's way out that is open, until this is dropped.
+struct Served {
+    switch: Switch,
+    _serving: AbortOnDropHandle<()>,
+}
+
 /// A cell's way out.
 struct Outlet {
     id: OutletId,
@@ -172,7 +185,7 @@ impl Outlet {
         let shared = SharedCounters::open(counters).map_err(said)?;
         Ok(Self {
             id,
-            policy: policy(network, caps)?,
+            policy: Policy { mode: mode(network)?, caps },
             listener: listening(listener).map_err(said)?,
             ended: watched(pidfd).map_err(said)?,
             counters: Arc::new(Counted { shared, spent_bytes }),
@@ -180,16 +193,20 @@ impl Outlet {
     }
 
     /// Until the cell ends, or nobody wants it any more.
-    async fn serve(self, egress: Egress, reports: mpsc::Sender<FromEgress>) {
-        let outlet = self.id;
-        let mut handle = egress.attach(self.listener, self.policy, self.counters);
-        tokio::select! {
-            _ended = self.ended.readable() => {}
-            () = tell(outlet, &mut handle, &reports) => {}
-        }
-        drop(handle);
-        // Nobody listens when the warden is gone.
-        let _unheard = reports.send(FromEgress::Closed { outlet }).await;
+    fn serve(self, egress: &Egress, reports: mpsc::Sender<FromEgress>) -> Served {
+        let Self { id: outlet, policy, listener, ended, counters } = self;
+        let mut handle = egress.attach(listener, policy, counters);
+        let switch = handle.switch();
+        let serving = tokio::spawn(async move {
+            tokio::select! {
+                _ended = ended.readable() => {}
+                () = tell(outlet, &mut handle, &reports) => {}
+            }
+            drop(handle);
+            // Nobody listens when the warden is gone.
+            let _unheard = reports.send(FromEgress::Closed { outlet }).await;
+        });
+        Served { switch, _serving: AbortOnDropHandle::new(serving) }
     }
 }
 
@@ -223,8 +240,8 @@ fn in_words(decision: way_out::Decision) -> Decision {
     Decision { way, target, address, rule, missed }
 }
 
-fn policy(network: Network, caps: Caps) -> Result<Policy, String> {
-    let mode = match network {
+fn mode(network: Network) -> Result<Mode, String> {
+    Ok(match network {
         Network::None => Mode::None,
         Network::Public => Mode::Public,
         Network::Allow(hosts) => {
@@ -232,8 +249,7 @@ fn policy(network: Network, caps: Caps) -> Result<Policy, String> {
                 |host: &String| host.parse::<Pattern>().map_err(|error| format!("{host:?}: {error}"));
             Mode::Allow(hosts.iter().map(pattern).collect::<Result<_, _>>()?)
         }
-    };
-    Ok(Policy { mode, caps })
+    })
 }
 
 /// A TCP socket that listens; anything else that a cell might send is not waited on.

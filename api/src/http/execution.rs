@@ -107,7 +107,7 @@ pub(super) struct UsageBody {
     memory_peak_bytes: u64,
     /// Memory over time: MiB times milliseconds.
     memory_mib_ms: u64,
-    /// Bytes sent to the network.
+    /// Bytes sent to the network and got from it, since the execution before in its context ended.
     egress_bytes: u64,
     /// Microseconds that it waited for its context; not billed.
     queued_us: u64,
@@ -196,7 +196,7 @@ impl UsageBody {
             cpu_us: report.cpu_us,
             memory_peak_bytes: report.memory_peak_bytes,
             memory_mib_ms: report.memory_mib_ms,
-            egress_bytes: 0,
+            egress_bytes: report.egress_bytes,
             queued_us: report.queued_us,
         }
     }

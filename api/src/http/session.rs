@@ -167,16 +167,17 @@ fn network(fields: &mut Fields<'_>) -> Network {
         NetworkMode::None => Network::None,
         NetworkMode::Public => Network::Public,
         NetworkMode::Allow => {
+            let hosts = hosts.unwrap_or_default();
+            if hosts.is_empty() {
+                fields.missing("hosts");
+            }
             let mut named = Vec::new();
-            for (at, host) in hosts.unwrap_or_default().into_iter().enumerate() {
+            for (at, host) in hosts.into_iter().enumerate() {
                 match host.as_str().map(|host| (host, host.parse::<Pattern>())) {
                     Some((host, Ok(_))) => named.push(host.to_owned()),
                     Some((_, Err(error))) => fields.wrong(&format!("hosts.{at}"), error.to_string()),
                     None => fields.wrong(&format!("hosts.{at}"), "must be a string"),
                 }
-            }
-            if named.is_empty() {
-                fields.missing("hosts");
             }
             Network::Allow(named)
         }
@@ -300,7 +301,8 @@ pub(super) async fn show(
 
 /// Change a session
 ///
-/// Gives it more or less time, or other tags.
+/// Gives it more or less time, other tags, or another network. A network holds at once, for cells that are there, too:
+/// connections that it does not allow are cut.
 #[utoipa::path(
     patch, path = "/v1/sessions/{id}", tag = "Sessions", operation_id = "change_session",
     params(sent::SessionPath),
@@ -314,11 +316,11 @@ pub(super) async fn change(
     object: Object,
 ) -> Result<Response, Problem> {
     let change = object.read(|fields| {
-        fields.object("network", |network| {
-            network.not_yet("mode", &["none".into()]);
-            network.not_yet("hosts", &[]);
-        });
-        Some(SessionChange { ttl_us: fields.seconds("ttl_seconds"), metadata: metadata(fields) })
+        Some(SessionChange {
+            ttl_us: fields.seconds("ttl_seconds"),
+            metadata: metadata(fields),
+            network: fields.object("network", network),
+        })
     })?;
     Ok(ok(&SessionBody::from(door.service.change_session(&tenant, id, change).await?)))
 }

@@ -56,7 +56,7 @@ struct RecordBody {
     cpu_us: u64,
     /// Memory over time: MiB times milliseconds.
     memory_mib_ms: u64,
-    /// Bytes sent to the network.
+    /// Bytes sent to the network and got from it.
     bytes: u64,
     /// The version of the prices that it was billed by.
     price_version: String,
@@ -125,11 +125,15 @@ struct PricesBody<'a> {
     /// An hour of one GiB of memory.
     #[schema(pattern = "^[0-9]+$")]
     memory_gib_hour_picos: String,
+    /// One GiB sent to the network or got from it.
+    #[schema(pattern = "^[0-9]+$")]
+    egress_gib_picos: String,
 }
 
 /// List a session's records
 ///
-/// One for each execution, and one for what its interpreters used between them; the newest first.
+/// One for each execution and one for its bytes to and from the network, where there were any; and the same for what its
+/// interpreters used between executions and after them. The newest first.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/usage", tag = "Usage", operation_id = "session_usage",
     params(sent::SessionPath, sent::PageQuery),
@@ -216,5 +220,6 @@ pub(super) async fn prices(State(door): State<Door>, Caller(_): Caller) -> Respo
         currency: "USD",
         cpu_core_hour_picos: plan.cpu_core_hour_picos.to_string(),
         memory_gib_hour_picos: plan.memory_gib_hour_picos.to_string(),
+        egress_gib_picos: plan.egress_gib_picos.to_string(),
     })
 }

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::service::Defaults;
 use crate::words::{ExecutionStatus, SessionStatus};
-use anchorhold_sandbox::{Boottime, CellId, ExecutionId, SessionId};
+use anchorhold_sandbox::{Accounted, Boottime, CellId, ExecutionId, SessionId};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use std::str::FromStr;
@@ -64,8 +64,8 @@ pub struct CellRow {
     pub id: CellId,
     /// Which context it was.
     pub place: Option<super::Place>,
-    /// How much of its counter is recorded.
-    pub cpu_us: u64,
+    /// How much of its counters is recorded.
+    pub accounted: Accounted,
     /// Whether its final counter is.
     pub ended: bool,
 }
@@ -215,7 +215,7 @@ impl Ledger {
 
     /// What is recorded of a cell.
     pub async fn cell(&self, id: CellId) -> Result<Option<CellRow>, LedgerError> {
-        sqlx::query("SELECT id, place, cpu_us, ended_us FROM cells WHERE id = ?")
+        sqlx::query("SELECT id, place, cpu_us, egress_bytes, ended_us FROM cells WHERE id = ?")
             .bind(id.to_string())
             .fetch_optional(&self.readers)
             .await?
@@ -225,7 +225,8 @@ impl Ledger {
 
     /// What is recorded of a session's cells.
     pub async fn cells(&self, session: SessionId) -> Result<Vec<CellRow>, LedgerError> {
-        let rows = sqlx::query("SELECT id, place, cpu_us, ended_us FROM cells WHERE session_id = ?");
+        let rows =
+            sqlx::query("SELECT id, place, cpu_us, egress_bytes, ended_us FROM cells WHERE session_id = ?");
         rows.bind(session.to_string()).fetch_all(&self.readers).await?.iter().map(cell).collect()
     }
 
@@ -401,7 +402,10 @@ fn cell(row: &SqliteRow) -> Result<CellRow, LedgerError> {
     Ok(CellRow {
         id: parsed(row, "id")?,
         place: json(row, "place")?,
-        cpu_us: counted(row.try_get("cpu_us")?),
+        accounted: Accounted {
+            cpu_us: counted(row.try_get("cpu_us")?),
+            egress_bytes: counted(row.try_get("egress_bytes")?),
+        },
         ended: row.try_get::<Option<i64>, _>("ended_us")?.is_some(),
     })
 }

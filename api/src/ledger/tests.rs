@@ -58,7 +58,15 @@ fn new_execution(session: SessionId) -> NewExecution {
     }
 }
 
-fn closing(new: &NewExecution, cell: Option<(CellId, u64)>, cpu_us: u64) -> Closing {
+/// A cell and how much of both of its counters is accounted.
+fn cell(id: CellId, count: u64) -> Option<(CellId, Accounted)> {
+    Some((id, Accounted { cpu_us: count, egress_bytes: count }))
+}
+
+/// Of one that used so many microseconds and moved as many bytes.
+fn closing(new: &NewExecution, cell: Option<(CellId, Accounted)>, count: u64) -> Closing {
+    let plan = Plan::default();
+    let egress_picos = plan.cost(Used { egress_bytes: count, ..Used::default() });
     Closing {
         id: new.id,
         session: new.session,
@@ -69,25 +77,28 @@ fn closing(new: &NewExecution, cell: Option<(CellId, u64)>, cpu_us: u64) -> Clos
         place: new.place.clone(),
         cell,
         report: Report {
-            cpu_us,
-            cost_picos: Plan::default().cost(Used { cpu_us, memory_mib_ms: 0 }),
+            cpu_us: count,
+            egress_bytes: count,
+            cost_picos: plan.cost(Used { cpu_us: count, ..Used::default() }) + egress_picos,
             ..Report::default()
         },
         output: Output { stdout: "2\n".into(), ..Output::default() },
+        egress_picos,
         price_version: "t".into(),
         taking: None,
     }
 }
 
-fn tombstone(cell: CellId, session: SessionId, cpu_us: u64) -> Tombstone {
+/// Of a cell that used so many microseconds and moved as many bytes.
+fn tombstone(cell: CellId, session: SessionId, count: u64) -> Tombstone {
     Tombstone {
         cell,
         session,
         cause: Cause::Ended,
-        cpu_us,
+        cpu_us: count,
         memory_peak_bytes: 0,
         oom_kills: 0,
-        traffic: Traffic::default(),
+        traffic: Traffic { sent_bytes: count / 3, received_bytes: count - count / 3 },
     }
 }
 
@@ -103,8 +114,7 @@ async fn what_was_written_is_read_back_after_a_reopening() {
     let new = new_execution(row.id);
     ledger.open_run(&row, &new, Some(&once("k"))).await.unwrap();
     ledger.open_session(&other, Some(&Once { route: "sessions".into(), ..once("k") })).await.unwrap();
-    let cell = CellId::random();
-    ledger.close_execution(&closing(&new, Some((cell, 70)), 70)).await.unwrap();
+    ledger.close_execution(&closing(&new, cell(CellId::random(), 70), 70)).await.unwrap();
     ledger.close().await;
 
     let ledger = Ledger::open(dir.path(), LedgerSync::Power).await.unwrap();
@@ -178,7 +188,7 @@ async fn old_things_go_and_what_is_kept_stays() {
     let row = session_row();
     let new = new_execution(row.id);
     ledger.open_run(&row, &new, Some(&once("done"))).await.unwrap();
-    ledger.close_execution(&closing(&new, Some((CellId::random(), 7)), 7)).await.unwrap();
+    ledger.close_execution(&closing(&new, cell(CellId::random(), 7), 7)).await.unwrap();
     let gone = new_execution(row.id);
     ledger.open_execution(&gone, Some(&once("lost"))).await.unwrap();
     let lost = Closing { status: ExecutionStatus::Lost, ..closing(&gone, None, 0) };
@@ -207,33 +217,44 @@ async fn usage_is_summed_by_session_day_and_kind() {
     let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
     let row = session_row();
     ledger.open_session(&row, None).await.unwrap();
-    let cell = CellId::random();
+    let id = CellId::random();
     for total in [10, 30] {
         let new = new_execution(row.id);
         ledger.open_execution(&new, None).await.unwrap();
         ledger
-            .close_execution(&closing(&new, Some((cell, total)), if total == 10 { 10 } else { 20 }))
+            .close_execution(&closing(&new, cell(id, total), if total == 10 { 10 } else { 20 }))
             .await
             .unwrap();
     }
     let day_us = 86_400_000_000;
-    ledger.settle_cell(&tombstone(cell, row.id, 35), &Plan::default(), 3 * day_us).await.unwrap();
+    ledger.settle_cell(&tombstone(id, row.id, 35), &Plan::default(), 3 * day_us).await.unwrap();
     let query = |group| UsageQuery { from_us: 0, to_us: i64::MAX, group, after: String::new(), limit: 10 };
     let lines = |lines: Vec<UsageLine>| {
-        lines.into_iter().map(|line| (line.group, line.totals.cpu_us)).collect::<Vec<_>>()
+        let sums = |line: UsageLine| (line.group, line.totals.cpu_us, line.totals.bytes);
+        lines.into_iter().map(sums).collect::<Vec<_>>()
     };
     let kind = lines(ledger.usage("default", &query(Some(UsageGroup::Kind))).await.unwrap());
-    assert_eq!(kind, [("execution".into(), 30), ("standing".into(), 5)]);
+    assert_eq!(kind, [("egress".into(), 0, 35), ("execution".into(), 30, 0), ("standing".into(), 5, 0)]);
     let day = lines(ledger.usage("default", &query(Some(UsageGroup::Day))).await.unwrap());
-    assert_eq!(day, [("00000000".into(), 30), ("00000003".into(), 5)]);
+    assert_eq!(day, [("00000000".into(), 30, 30), ("00000003".into(), 5, 5)]);
     let session = lines(ledger.usage("default", &query(Some(UsageGroup::Session))).await.unwrap());
-    assert_eq!(session, [(row.id.to_string(), 35)]);
+    assert_eq!(session, [(row.id.to_string(), 35, 35)]);
     let all = ledger.usage("default", &query(None)).await.unwrap();
-    assert_eq!(all[0].totals.records, 3);
-    let cost = Plan::default().cost(Used { cpu_us: 10, memory_mib_ms: 0 })
-        + Plan::default().cost(Used { cpu_us: 20, memory_mib_ms: 0 })
-        + Plan::default().cost(Used { cpu_us: 5, memory_mib_ms: 0 });
-    assert_eq!(all[0].totals.cost_picos, i128::from(cost));
+    assert_eq!(all[0].totals.records, 6);
+    // Each record is rounded for itself.
+    let plan = Plan::default();
+    let parts = [10, 20, 5].map(|count| {
+        plan.cost(Used { cpu_us: count, ..Used::default() })
+            + plan.cost(Used { egress_bytes: count, ..Used::default() })
+    });
+    assert_eq!(all[0].totals.cost_picos, i128::from(parts.iter().sum::<i64>()));
+    let records = ledger.records(row.id, None, 10).await.unwrap().items;
+    let of_executions: Vec<_> = records
+        .iter()
+        .filter(|record| record.kind == RecordKind::Egress)
+        .map(|r| r.execution.is_some())
+        .collect();
+    assert_eq!(of_executions, [false, true, true]);
     assert_eq!(ledger.totals(&[row.id]).await.unwrap()[0], all[0].totals);
     assert!(ledger.usage("other", &query(None)).await.unwrap().is_empty());
     ledger.close().await;
@@ -318,8 +339,8 @@ impl World {
                 let new = self.open.remove(0);
                 self.cells[cell].1 += cpu_us;
                 let (id, total) = self.cells[cell];
-                let recorded = self.ledger.cell(id).await.unwrap().map_or(0, |cell| cell.cpu_us);
-                let closing = closing(&new, Some((id, total)), total - recorded);
+                let recorded = self.ledger.cell(id).await.unwrap().map_or(0, |cell| cell.accounted.cpu_us);
+                let closing = closing(&new, self::cell(id, total), total - recorded);
                 self.ledger.close_execution(&closing).await.unwrap();
                 self.last = Some(closing);
                 self.ended += 1;
@@ -328,7 +349,8 @@ impl World {
             Happening::CloseAgain(cpu_us) => {
                 if let Some(mut closing) = self.last.clone() {
                     closing.report.cpu_us += cpu_us;
-                    closing.cell = Some((CellId::random(), cpu_us));
+                    closing.report.egress_bytes += cpu_us;
+                    closing.cell = cell(CellId::random(), cpu_us);
                     self.ledger.close_execution(&closing).await.unwrap();
                 }
             }
@@ -378,6 +400,8 @@ impl World {
         let records = self.ledger.records(self.session.id, None, 10_000).await.unwrap().items;
         let recorded: u64 = records.iter().map(|record| record.used.cpu_us).sum();
         assert_eq!(recorded, self.finals.values().sum::<u64>(), "every microsecond once");
+        let moved: u64 = records.iter().map(|record| record.used.bytes).sum();
+        assert_eq!(moved, recorded, "every byte once");
         let executions = records.iter().filter(|record| record.kind == RecordKind::Execution).count();
         assert_eq!(executions, self.ended, "one record per execution that ended");
         if self.lost > 0 {
@@ -412,7 +436,7 @@ async fn figures() {
         let ledger = Ledger::open(dir.path(), sync).await.unwrap();
         let row = session_row();
         ledger.open_session(&row, None).await.unwrap();
-        let cell = CellId::random();
+        let id = CellId::random();
         let (mut open_us, mut close_us) = (Vec::new(), Vec::new());
         for total in 1..=2000 {
             let new = new_execution(row.id);
@@ -420,7 +444,7 @@ async fn figures() {
             ledger.open_execution(&new, None).await.unwrap();
             open_us.push(begun.elapsed().as_micros());
             let begun = Instant::now();
-            ledger.close_execution(&closing(&new, Some((cell, total)), 1)).await.unwrap();
+            ledger.close_execution(&closing(&new, cell(id, total), 1)).await.unwrap();
             close_us.push(begun.elapsed().as_micros());
         }
         let percentile = |values: &mut Vec<u128>, percent: usize| {
@@ -442,11 +466,11 @@ async fn figures() {
                 tokio::spawn(async move {
                     while begun.elapsed().as_secs() < 3 {
                         let row = session_row();
-                        let (new, cell) = (new_execution(row.id), CellId::random());
+                        let (new, id) = (new_execution(row.id), CellId::random());
                         ledger.open_run(&row, &new, None).await.unwrap();
-                        ledger.close_execution(&closing(&new, Some((cell, 500)), 500)).await.unwrap();
+                        ledger.close_execution(&closing(&new, cell(id, 500), 500)).await.unwrap();
                         ledger.close_session(row.id, CloseReason::Client).await.unwrap();
-                        ledger.settle_cell(&tombstone(cell, row.id, 600), &Plan::default(), 9).await.unwrap();
+                        ledger.settle_cell(&tombstone(id, row.id, 600), &Plan::default(), 9).await.unwrap();
                         ledger.end_session(row.id, CloseReason::Client, 9, None).await.unwrap();
                         done.fetch_add(1, Ordering::Relaxed);
                     }
@@ -469,13 +493,13 @@ async fn a_torn_end_costs_at_most_the_last_write() {
     let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
     let row = session_row();
     let (first, last) = (new_execution(row.id), new_execution(row.id));
-    let cell = CellId::random();
+    let id = CellId::random();
     ledger.open_run(&row, &first, None).await.unwrap();
-    ledger.close_execution(&closing(&first, Some((cell, 70)), 70)).await.unwrap();
+    ledger.close_execution(&closing(&first, cell(id, 70), 70)).await.unwrap();
     ledger.open_execution(&last, None).await.unwrap();
     let log = dir.path().join("ledger.sqlite-wal");
     let before = std::fs::metadata(&log).unwrap().len();
-    ledger.close_execution(&closing(&last, Some((cell, 100)), 30)).await.unwrap();
+    ledger.close_execution(&closing(&last, cell(id, 100), 30)).await.unwrap();
     let database = std::fs::read(dir.path().join("ledger.sqlite")).unwrap();
     let written = std::fs::read(&log).unwrap();
     let (begin, end) = (usize::try_from(before).unwrap(), written.len());
@@ -489,12 +513,13 @@ async fn a_torn_end_costs_at_most_the_last_write() {
         assert!(ledger.execution(row.id, first.id).await.unwrap().unwrap().ended_us.is_some());
         let ended = ledger.execution(row.id, last.id).await.unwrap().unwrap().ended_us.is_some();
         let records = ledger.records(row.id, None, 9).await.unwrap().items;
-        assert_eq!(records.len(), 1 + usize::from(ended), "cut at {cut} of {end}");
+        assert_eq!(records.len(), 2 + 2 * usize::from(ended), "cut at {cut} of {end}");
         kept += usize::from(ended);
         // What a recovery does.
-        ledger.close_execution(&closing(&last, Some((cell, 100)), 30)).await.unwrap();
+        ledger.close_execution(&closing(&last, cell(id, 100), 30)).await.unwrap();
         let records = ledger.records(row.id, None, 9).await.unwrap().items;
         assert_eq!(records.iter().map(|record| record.used.cpu_us).sum::<u64>(), 100, "cut at {cut}");
+        assert_eq!(records.iter().map(|record| record.used.bytes).sum::<u64>(), 100, "cut at {cut}");
         ledger.close().await;
     }
     assert!(kept >= 1, "not even the whole log has the last write");

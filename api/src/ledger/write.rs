@@ -1,10 +1,10 @@
 //! The one writer. Whatever waits while a transaction is under way goes into the next one together.
 
-use super::{Closing, Ledger, LedgerError, Made, NewExecution, Once, Place, SessionRow, stored};
+use super::{Closing, Ledger, LedgerError, Made, NewExecution, Once, Place, Report, SessionRow, stored};
 use crate::price::{Plan, Used};
-use crate::service::Defaults;
+use crate::service::{Defaults, derived_id};
 use crate::words::{CloseReason, ExecutionStatus};
-use anchorhold_sandbox::{Boottime, ExecutionId, SessionId, Tombstone, Walls};
+use anchorhold_sandbox::{Accounted, Boottime, ExecutionId, Network, SessionId, Tombstone, Walls};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments as _, Connection as _, Encode, Row as _, Sqlite, Type};
 use std::collections::BTreeMap;
@@ -88,35 +88,50 @@ static FORGET_SESSION: Sql = sql!(
      AND NOT EXISTS (SELECT 1 FROM records WHERE session_id = ?1)"
 );
 
-// The second and third statement do nothing unless the first closed something: closing twice is closing once.
+macro_rules! record {
+    ($select:literal) => {
+        concat!(
+            "INSERT OR IGNORE INTO records (id, tenant, session_id, kind, execution_id, cell_id, from_us, to_us, \
+             wall_us, cpu_us, memory_mib_ms, bytes, price_version, cost_picos, estimated) SELECT ",
+            $select
+        )
+    };
+}
+
+macro_rules! count_cell {
+    ($select:literal, $also:literal) => {
+        concat!(
+            "INSERT INTO cells (id, session_id, cpu_us, egress_bytes, ",
+            $select,
+            " ON CONFLICT (id) DO UPDATE SET cpu_us = max(cpu_us, excluded.cpu_us), \
+             egress_bytes = max(egress_bytes, excluded.egress_bytes), ",
+            $also
+        )
+    };
+}
+
+// What follows the first statement does nothing unless that closed something: closing twice is closing once.
 static CLOSE_EXECUTION: Sql = sql!(
     "UPDATE executions SET status = ?, ended_us = ?, place = ?, report = ?, output = ? \
      WHERE id = ? AND ended_us IS NULL",
-    "INSERT OR IGNORE INTO records (id, tenant, session_id, kind, execution_id, cell_id, from_us, to_us, wall_us, \
-     cpu_us, memory_mib_ms, bytes, price_version, cost_picos, estimated) \
-     SELECT ?, ?, ?, 'execution', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0 WHERE changes() > 0",
-    "INSERT INTO cells (id, session_id, place, cpu_us) SELECT ?, ?, ?, ? WHERE changes() > 0 \
-     ON CONFLICT (id) DO UPDATE SET cpu_us = max(cpu_us, excluded.cpu_us), place = excluded.place",
+    record!("?, ?, ?, 'execution', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0 WHERE changes() > 0"),
+    count_cell!("place) SELECT ?, ?, ?, ?, ? WHERE changes() > 0", "place = excluded.place"),
+    record!("?, ?, ?, 'egress', ?, ?, ?, ?, 0, 0, 0, ?, ?, ?, 0 WHERE changes() > 0 AND ? > 0"),
 );
 static CLOSE_WITHOUT_RECORD: Sql = sql!(
     "UPDATE executions SET status = ?, ended_us = ?, report = ?, output = ? WHERE id = ? AND ended_us IS NULL"
 );
 
 static SETTLE_CELL: Sql = sql!(
-    "INSERT OR IGNORE INTO records (id, tenant, session_id, kind, cell_id, from_us, to_us, wall_us, cpu_us, \
-     memory_mib_ms, bytes, price_version, cost_picos, estimated) VALUES (?, ?, ?, 'standing', ?, ?, ?, 0, ?, 0, 0, \
-     ?, ?, ?)",
-    "INSERT INTO cells (id, session_id, cpu_us, ended_us) VALUES (?, ?, ?, ?) \
-     ON CONFLICT (id) DO UPDATE SET cpu_us = max(cpu_us, excluded.cpu_us), ended_us = excluded.ended_us",
-);
-static SETTLE_NOTHING: Sql = sql!(
-    "INSERT INTO cells (id, session_id, cpu_us, ended_us) VALUES (?, ?, ?, ?) \
-     ON CONFLICT (id) DO UPDATE SET cpu_us = max(cpu_us, excluded.cpu_us), ended_us = excluded.ended_us",
+    record!("?, ?, ?, 'standing', NULL, ?, ?, ?, 0, ?, 0, 0, ?, ?, ? WHERE ? > 0"),
+    record!("?, ?, ?, 'egress', NULL, ?, ?, ?, 0, 0, 0, ?, ?, ?, ? WHERE ? > 0"),
+    count_cell!("ended_us) VALUES (?, ?, ?, ?, ?)", "ended_us = excluded.ended_us"),
 );
 
 static USE_SESSION: Sql = sql!("UPDATE sessions SET used = 1 WHERE id = ?");
 static CHANGE_SESSION: Sql = sql!(
-    "UPDATE sessions SET expires_us = ?, expires_boot_us = ?, metadata = ? WHERE id = ? AND status = 'active'"
+    "UPDATE sessions SET expires_us = ?, expires_boot_us = ?, metadata = ?, \
+     terms = iif(? IS NULL, terms, json_set(terms, '$.network', json(?))) WHERE id = ? AND status = 'active'"
 );
 static CLOSE_SESSION: Sql = sql!(
     "UPDATE sessions SET status = 'closing', close_reason = coalesce(close_reason, ?) \
@@ -340,6 +355,11 @@ impl Binder {
     }
 }
 
+/// The name of the record for the bytes of an execution or of a cell's rest: recording twice is recording once.
+fn egress_record(of: &str) -> String {
+    derived_id(&format!("{of}/egress"))
+}
+
 impl Ledger {
     /// A session begins.
     pub async fn open_session(&self, row: &SessionRow, once: Option<&Once>) -> Result<(), LedgerError> {
@@ -403,8 +423,7 @@ impl Ledger {
         let id = closing.id.to_string();
         let report = serde_json::to_string(&closing.report)?;
         let output = serde_json::to_string(&closing.output)?;
-        let Some((cell, cpu_total_us)) = closing.cell.filter(|_| closing.status != ExecutionStatus::Lost)
-        else {
+        let Some((cell, accounted)) = closing.cell.filter(|_| closing.status != ExecutionStatus::Lost) else {
             let values = Binder::default()
                 .bind(closing.status.as_str())
                 .bind(closing.ended_us)
@@ -414,35 +433,45 @@ impl Ledger {
             return self.writer.write(&CLOSE_WITHOUT_RECORD, values).await;
         };
         let place = serde_json::to_string(&closing.place)?;
+        let Report { wall_us, cpu_us, memory_mib_ms, egress_bytes, .. } = closing.report;
+        let of = |binder: Binder, record: String| {
+            binder
+                .bind(record)
+                .bind(closing.tenant.clone())
+                .bind(closing.session.to_string())
+                .bind(id.clone())
+                .bind(cell.to_string())
+                .bind(closing.created_us.saturating_add(stored(closing.report.queued_us)))
+                .bind(closing.ended_us)
+        };
         let values = Binder::default()
             .bind(closing.status.as_str())
             .bind(closing.ended_us)
             .bind(place.clone())
             .bind(report)
             .bind(output)
-            .bind(id.clone())
-            // The record.
-            .bind(id.clone())
-            .bind(closing.tenant.clone())
-            .bind(closing.session.to_string())
-            .bind(id)
-            .bind(cell.to_string())
-            .bind(closing.created_us.saturating_add(stored(closing.report.queued_us)))
-            .bind(closing.ended_us)
-            .bind(stored(closing.report.wall_us))
-            .bind(stored(closing.report.cpu_us))
-            .bind(stored(closing.report.memory_mib_ms))
+            .bind(id.clone());
+        let values = of(values, id.clone())
+            .bind(stored(wall_us))
+            .bind(stored(cpu_us))
+            .bind(stored(memory_mib_ms))
             .bind(closing.price_version.clone())
-            .bind(closing.report.cost_picos)
-            // The cell's counter.
+            .bind(closing.report.cost_picos.saturating_sub(closing.egress_picos))
+            // The cell's counters.
             .bind(cell.to_string())
             .bind(closing.session.to_string())
-            .bind(place)
-            .bind(stored(cpu_total_us));
+            .bind(stored(accounted.cpu_us))
+            .bind(stored(accounted.egress_bytes))
+            .bind(place);
+        let values = of(values, egress_record(&id))
+            .bind(stored(egress_bytes))
+            .bind(closing.price_version.clone())
+            .bind(closing.egress_picos)
+            .bind(stored(egress_bytes));
         self.writer.write(&CLOSE_EXECUTION, values).await
     }
 
-    /// A cell ended: the rest of its counter is recorded, and never again. To be called when every execution that may
+    /// A cell ended: the rest of its counters is recorded, and never again. To be called when every execution that may
     /// have run there is closed.
     ///
     /// The rest is free where an execution of the session was lost: it may be what that execution used.
@@ -457,26 +486,36 @@ impl Ledger {
         if recorded.as_ref().is_some_and(|cell| cell.ended) {
             return Ok(());
         }
-        let cpu_us = tombstone.cpu_us.saturating_sub(recorded.map_or(0, |cell| cell.cpu_us));
+        let recorded = recorded.map(|cell| cell.accounted).unwrap_or_default();
+        let last = Accounted { cpu_us: tombstone.cpu_us, egress_bytes: tombstone.traffic.sum_bytes() };
+        let cpu_us = last.cpu_us.saturating_sub(recorded.cpu_us);
+        let egress_bytes = last.egress_bytes.saturating_sub(recorded.egress_bytes);
+        let lost = cpu_us + egress_bytes > 0 && self.lost_any(tombstone.session).await?;
         let (cell, session) = (tombstone.cell.to_string(), tombstone.session.to_string());
-        let mut values = Binder::default();
-        if cpu_us > 0 {
-            let lost = self.lost_any(tombstone.session).await?;
-            let cost = if lost { 0 } else { plan.cost(Used { cpu_us, memory_mib_ms: 0 }) };
-            values = values
-                .bind(cell.clone())
-                .bind(tenant)
+        let rest = |binder: Binder, record: String, count: u64, used: Used| {
+            binder
+                .bind(record)
+                .bind(tenant.clone())
                 .bind(session.clone())
                 .bind(cell.clone())
                 .bind(from_us)
                 .bind(now_us)
-                .bind(stored(cpu_us))
+                .bind(stored(count))
                 .bind(plan.version.clone())
-                .bind(cost)
-                .bind(lost);
-        }
-        values = values.bind(cell).bind(session).bind(stored(tombstone.cpu_us)).bind(now_us);
-        self.writer.write(if cpu_us > 0 { &SETTLE_CELL } else { &SETTLE_NOTHING }, values).await
+                .bind(if lost { 0 } else { plan.cost(used) })
+                .bind(lost)
+                .bind(stored(count))
+        };
+        let standing = Used { cpu_us, ..Used::default() };
+        let values = rest(Binder::default(), cell.clone(), cpu_us, standing);
+        let egress = Used { egress_bytes, ..Used::default() };
+        let values = rest(values, egress_record(&cell), egress_bytes, egress)
+            .bind(cell.clone())
+            .bind(session.clone())
+            .bind(stored(last.cpu_us))
+            .bind(stored(last.egress_bytes))
+            .bind(now_us);
+        self.writer.write(&SETTLE_CELL, values).await
     }
 
     /// The session may own cells or files from now on.
@@ -484,17 +523,21 @@ impl Ledger {
         self.writer.write(&USE_SESSION, Binder::default().bind(id.to_string())).await
     }
 
-    /// An active session's life or tags were changed.
+    /// An active session's life, tags or network were changed.
     pub async fn change_session(
         &self,
         id: SessionId,
         expires: (i64, Boottime),
         metadata: &BTreeMap<String, String>,
+        network: Option<&Network>,
     ) -> Result<(), LedgerError> {
+        let network = network.map(serde_json::to_string).transpose()?;
         let values = Binder::default()
             .bind(expires.0)
             .bind(stored(expires.1.0))
             .bind(serde_json::to_string(metadata)?)
+            .bind(network.clone())
+            .bind(network)
             .bind(id.to_string());
         self.writer.write(&CHANGE_SESSION, values).await
     }
@@ -579,5 +622,6 @@ mod tests {
         assert_eq!(ExecutionStatus::Running.as_str(), "running");
         assert_eq!(crate::words::RecordKind::Execution.as_str(), "execution");
         assert_eq!(crate::words::RecordKind::Standing.as_str(), "standing");
+        assert_eq!(crate::words::RecordKind::Egress.as_str(), "egress");
     }
 }

@@ -399,7 +399,8 @@ impl Call<'_> {
         timeout_us: Option<u64>,
     ) -> Result<Done, Problem> {
         if glance == Glance::Yes {
-            actions.push(json!({"type": "snapshot", "budget_bytes": GLANCE_BYTES}));
+            // Optional: a dialog that was opened is no failure of what opened it.
+            actions.push(json!({"type": "snapshot", "budget_bytes": GLANCE_BYTES, "optional": true}));
         }
         for action in &actions {
             // Told before anything is done, and before there is a session.
@@ -410,6 +411,13 @@ impl Call<'_> {
         let row = self.service().execute(self.tenant(), session, request, None, Await::End).await?;
         seen(&row)
     }
+}
+
+/// Says which dialog is open, and what to do about it. The page wrote the message.
+fn dialog(open: &Value) -> String {
+    let (message, _cut) = bounded(&open["message"].to_string(), TEXT_BYTES_MAX);
+    let kind = open["kind"].as_str().unwrap_or("unknown");
+    format!("{kind} {message} is open and holds the page: browser_handle_dialog answers it")
 }
 
 fn seen(row: &ExecutionRow) -> Result<Done, Problem> {
@@ -435,7 +443,7 @@ fn seen(row: &ExecutionRow) -> Result<Done, Problem> {
         url: of_page("url").and_then(text).map(|url| bounded(&url, 2048).0),
         title: of_page("title").and_then(text).map(|title| bounded(&title, 1024).0),
         snapshot: (!snapshot.is_empty()).then_some(snapshot),
-        dialog: of_page("dialog").map(Value::to_string),
+        dialog: of_page("dialog").map(dialog),
         value,
         tabs: of("tabs").and_then(Value::as_array).into_iter().flatten().map(tab).collect(),
         path: of("path").and_then(text),

@@ -17,10 +17,15 @@ impl Service {
         finished: Finished,
         files: Option<Vec<ReturnedFile>>,
     ) -> Closing {
-        let used = Used { cpu_us: finished.usage.cpu_us, memory_mib_ms: finished.usage.memory_mib_ms };
+        let usage = &finished.usage;
+        let used = Used { cpu_us: usage.cpu_us, memory_mib_ms: usage.memory_mib_ms, egress_bytes: 0 };
+        let moved = Used { egress_bytes: usage.egress_bytes, ..Used::default() };
+        // Two records, each rounded for itself.
+        let cost = |used| if finished.cell.is_some() { self.0.prices.cost(used) } else { 0 };
+        let egress_picos = cost(moved);
         let mut report = report(&finished);
-        report.cost_picos = if finished.cell.is_some() { self.0.prices.cost(used) } else { 0 };
-        let cell = finished.cell.map(|cell| (cell, finished.cpu_total_us));
+        report.cost_picos = cost(used).saturating_add(egress_picos);
+        let cell = finished.cell.map(|cell| (cell, finished.accounted));
         let output = Output {
             stdout: finished.stdout.text,
             stderr: finished.stderr.text,
@@ -30,7 +35,7 @@ impl Service {
             pieces: finished.pieces,
         };
         let (status, taking) = (status(finished.outcome), finished.taking);
-        Closing { status, cell, report, output, taking, ..self.lost(new, tenant) }
+        Closing { status, cell, report, output, egress_picos, taking, ..self.lost(new, tenant) }
     }
 
     /// Of one that nobody can tell anything of: nothing is billed.
@@ -46,6 +51,7 @@ impl Service {
             cell: None,
             report: Report { state_lost: true, ..Report::default() },
             output: Output::default(),
+            egress_picos: 0,
             price_version: self.0.prices.version.clone(),
             taking: None,
         }
@@ -121,6 +127,7 @@ fn report(finished: &Finished) -> Report {
         cpu_us: usage.cpu_us,
         memory_peak_bytes: usage.memory_peak_bytes,
         memory_mib_ms: usage.memory_mib_ms,
+        egress_bytes: usage.egress_bytes,
         queued_us: usage.queued_us,
         cost_picos: 0,
     }

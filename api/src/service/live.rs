@@ -2,6 +2,7 @@
 
 use super::cells::Session;
 use super::context::Defaults;
+use super::outgoing::Refusals;
 use super::upkeep::Command;
 use super::{Refusal, SessionChange, context_id, later, now_us};
 use crate::ledger::{Place, SessionRow, Terms};
@@ -57,7 +58,9 @@ pub(super) struct Live {
     pub(super) account: Arc<Account>,
     pub(super) terms: Terms,
     pub(super) cells: Session,
-    /// Held while its life or tags are changed in the ledger and here.
+    /// What egress kept it from.
+    pub(super) refusals: Refusals,
+    /// Held while its life, tags or network are changed in the ledger and here.
     pub(super) change: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// Whenever something in `state` came to an end.
@@ -114,6 +117,7 @@ impl Live {
             account,
             terms: row.terms.clone(),
             cells,
+            refusals: Refusals::default(),
             change: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
             ended: Notify::new(),

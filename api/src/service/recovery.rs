@@ -72,7 +72,8 @@ impl Service {
         let cells = self.0.ledger.cells(row.id).await?;
         let living = cells.iter().filter(|cell| !cell.ended);
         let contexts = living.filter_map(|cell| Some((cell.id, context_key(cell.place.as_ref()?)))).collect();
-        let recorded = |id| cells.iter().find(|cell| cell.id == id).map_or(0, |cell| cell.cpu_us);
+        let recorded =
+            |id| cells.iter().find(|cell| cell.id == id).map(|cell| cell.accounted).unwrap_or_default();
 
         let account = self.0.tenants.account(&row.tenant).ok_or(LedgerError::Stored("tenant"))?;
         let spec = self.spec(account.id().group(), &row);

@@ -57,8 +57,11 @@ impl House {
         // The world of these tests has nothing else.
         policy.default_runtime = crate::words::Runtime::Wasm;
         let boot_id = self.boot_id.clone();
-        let parts =
-            Parts { ledger, tenants, sandbox, events, policy, prices, traces: Traces::default(), boot_id };
+        let directory = self.dir.path().join("audit");
+        std::fs::create_dir_all(&directory).unwrap();
+        let audit = Audit::start(&directory, config.audit).unwrap();
+        let traces = Traces::default();
+        let parts = Parts { ledger, tenants, sandbox, events, policy, prices, audit, traces, boot_id };
         Service::start(parts).await.unwrap()
     }
 }
@@ -245,10 +248,18 @@ fn sessions_are_created_once_by_key_and_counted() {
         life.block_on(life.service.create_session(&life.tenant, SessionRequest::default(), key("k", hash)))
     };
     let first = create(1).unwrap();
-    let change =
-        SessionChange { metadata: Some([("a".to_owned(), "b".to_owned())].into()), ttl_us: Some(5_000_000) };
+    let change = SessionChange {
+        metadata: Some([("a".to_owned(), "b".to_owned())].into()),
+        ttl_us: Some(5_000_000),
+        network: Some(Network::Allow(vec!["example.org".into()])),
+    };
     let changed = life.block_on(life.service.change_session(&life.tenant, first.id, change)).unwrap();
     assert_eq!(changed.row.metadata["a"], "b");
+    let network = Network::Allow(vec!["example.org".into()]);
+    assert_eq!((&first.terms.network, &changed.row.terms.network), (&Network::None, &network));
+    let change = SessionChange { ttl_us: Some(5_000_000), ..SessionChange::default() };
+    let changed = life.block_on(life.service.change_session(&life.tenant, first.id, change)).unwrap();
+    assert_eq!((&changed.row.terms.network, &changed.row.terms.limits), (&network, &first.terms.limits));
     assert!(changed.row.expires_us < first.expires_us);
     let again = create(1).unwrap();
     assert_eq!((again.id, again.expires_us), (first.id, first.expires_us));

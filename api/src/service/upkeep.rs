@@ -4,6 +4,7 @@ use super::cells::Sandbox;
 use super::follow::STREAMS_MAX;
 use super::live::{Due, Live, LiveTable};
 use super::{Inner, Service, WAITING_KIB_MAX, now_us, once};
+use crate::audit::Audit;
 use crate::config::SessionPolicy;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -11,7 +12,7 @@ use crate::price::Plan;
 use crate::tenant::Tenants;
 use crate::traces::Traces;
 use crate::words::CloseReason;
-use anchorhold_sandbox::{Boottime, Decision, Event, SessionId, SessionState, Tombstone};
+use anchorhold_sandbox::{Boottime, Event, SessionState, Tombstone};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -49,27 +50,19 @@ pub struct Parts {
     pub policy: SessionPolicy,
     /// What use costs.
     pub prices: Plan,
+    /// Where refusals are noted.
+    pub audit: Audit,
     /// Where spans of executions go.
     pub traces: Traces,
     /// Tells this start of the machine from others.
     pub boot_id: String,
 }
 
-/// Says what egress decided. The target is in canonical form (letters, digits, hyphens, dots, a port) and bounded.
-fn tell(session: SessionId, decision: &Decision) {
-    let Decision { way, target, address, rule, missed } = decision;
-    let target = target.as_deref().unwrap_or("-");
-    match rule {
-        None => tracing::info!(%session, ?way, target, ?address, missed, "egress allowed"),
-        Some(rule) => tracing::info!(%session, ?way, target, rule, missed, "egress refused"),
-    }
-}
-
 impl Service {
     /// Starts the service: first it takes up what an earlier process left, then it takes new work.
     pub async fn start(parts: Parts) -> Result<Self, crate::ledger::LedgerError> {
         let (commands, orders) = mpsc::unbounded_channel();
-        let Parts { ledger, tenants, sandbox, events, policy, prices, traces, boot_id } = parts;
+        let Parts { ledger, tenants, sandbox, events, policy, prices, audit, traces, boot_id } = parts;
         let service = Self(Arc::new(Inner {
             ledger,
             sandbox,
@@ -81,6 +74,7 @@ impl Service {
             live: LiveTable::default(),
             once: once::Table::default(),
             metrics: Metrics::default(),
+            audit,
             traces,
             draining: AtomicBool::new(false),
             waiting_kib: Arc::new(Semaphore::new(WAITING_KIB_MAX)),
@@ -121,7 +115,7 @@ impl Service {
                 Some(live) => live.cell_ended(tombstone),
                 None => self.settle(None, tombstone),
             },
-            Event::Decided { session, decision } => tell(session, &decision),
+            Event::Decided { session, decision } => self.decided(session, decision),
             Event::WardenLost => {
                 tracing::warn!("the warden was lost");
                 self.look();

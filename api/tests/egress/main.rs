@@ -12,7 +12,7 @@ use nix::sys::stat::stat;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::fs;
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
+
 use world::{ECHO, assert_closed, echo, run};
 
 /// What an operator says who opens the echo and one name.
@@ -107,18 +107,44 @@ fn an_outlet_ends_with_its_cell() {
 fn what_the_session_may_do_can_change() {
     run(SETTINGS, |mut host| {
         let session = SessionId::random();
-        let (cell, outlet) = host.cell(session, &[ECHO]);
+        let (cell, outlet) = host.cell(session, &[ECHO, "allowed.example:8081"]);
+        let allow = |hosts: &[&str]| Network::Allow(hosts.iter().map(|&host| host.into()).collect());
         let mut tunnel = cell.tunnel(ECHO).unwrap();
+        let mut other = cell.tunnel("allowed.example:8081").unwrap();
+        echo(&mut other, 10).unwrap();
+        // What is still allowed goes on.
+        host.outlets.change(session, &allow(&[ECHO]));
+        assert_closed(&mut other);
         echo(&mut tunnel, 10).unwrap();
+        assert!(cell.tunnel("allowed.example:8081").unwrap_err().contains("details=\"host_not_listed\""));
+        // Without a network nobody is there, not even to refuse: egress does not know the cell any more.
         host.outlets.change(session, &Network::None);
         assert_closed(&mut tunnel);
-        assert!(cell.tunnel(ECHO).unwrap_err().contains("details=\"network_none\""));
+        assert!(cell.tunnel(ECHO).unwrap_err().contains("refused"));
+        host.outlets.change(session, &allow(&[ECHO]));
+        let mut tunnel = cell.tunnel(ECHO).unwrap();
+        echo(&mut tunnel, 10).unwrap();
+        // Also for a process that was started meanwhile.
+        rustix::process::kill_process(host.process(), Signal::KILL).unwrap();
+        host.tend_until("noticed", |host| host.outlets.connection().is_none());
+        host.outlets.change(session, &allow(&["other.example"]));
+        host.tend_until("connected", |host| host.outlets.connection().is_some());
+        assert!(cell.tunnel(ECHO).unwrap_err().contains("details=\"host_not_listed\""));
+        assert_eq!(host.outlets.traffic(&outlet).sum_bytes(), 60);
+    });
+}
+
+/// A session without a network has an outlet that nobody serves, so that it can get one.
+#[test]
+fn a_cell_without_a_network_can_get_one() {
+    run(SETTINGS, |mut host| {
+        let session = SessionId::random();
+        let (cell, outlet) = host.cell_with(session, Network::None);
+        assert!(cell.tunnel(ECHO).unwrap_err().contains("refused"));
         host.outlets.change(session, &Network::Allow(vec![ECHO.into()]));
-        let begun = Instant::now();
-        while cell.tunnel(ECHO).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(5));
-        }
-        assert_eq!(host.outlets.traffic(&outlet).sum_bytes(), 20);
+        host.tend_until("connected", |host| host.outlets.connection().is_some());
+        echo(&mut cell.tunnel(ECHO).unwrap(), 10).unwrap();
+        assert_eq!(host.outlets.close(outlet).sum_bytes(), 20);
     });
 }
 

@@ -102,8 +102,12 @@ impl Host {
 
     /// A session's cell with a way out.
     pub fn cell(&mut self, session: SessionId, hosts: &[&str]) -> (Cell, Outlet) {
+        self.cell_with(session, Network::Allow(hosts.iter().map(|&host| host.into()).collect()))
+    }
+
+    /// A session's cell with what it asked for.
+    pub fn cell_with(&mut self, session: SessionId, network: Network) -> (Cell, Outlet) {
         let (cell, listener) = Cell::start();
-        let network = Network::Allow(hosts.iter().map(|&host| host.into()).collect());
         let outlet = self.outlets.open(session, network, listener, cell.pidfd()).unwrap();
         self.tend_until("connected", |host| host.outlets.connection().is_some());
         (cell, outlet)

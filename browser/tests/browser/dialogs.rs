@@ -1,6 +1,7 @@
 use crate::chromium::{Chromium, within};
 use anchorhold_browser::{Failure, MAX_TABS, Outcome, Reply, TabInfo};
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn a_dialog_holds_the_page_until_it_is_answered() {
@@ -28,6 +29,7 @@ async fn a_dialog_holds_the_page_until_it_is_answered() {
     );
     let held = chromium.failed(5.0, json!({"type": "snapshot"})).await;
     assert_eq!(held, Failure::Dialog { kind: "confirm".into(), message: "Sure?".into() });
+    assert_eq!(chromium.one(json!({"type": "snapshot", "optional": true})).await, Reply::Nothing);
     chromium.one(json!({"type": "dialog", "accept": true})).await;
 
     let alerted =
@@ -52,6 +54,19 @@ async fn a_page_may_greet_with_a_dialog_and_may_not_hold_anybody() {
     chromium.end().await;
 }
 
+/// The tabs, once they are as they should come to be.
+async fn tabs_when(chromium: &mut Chromium, wanted: impl Fn(&[TabInfo]) -> bool) -> Vec<TabInfo> {
+    let deadline = within(20);
+    loop {
+        let open = tabs(chromium).await;
+        if wanted(&open) {
+            return open;
+        }
+        assert!(Instant::now() < deadline, "{open:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn tabs(chromium: &mut Chromium) -> Vec<TabInfo> {
     match chromium.one(json!({"type": "tabs", "op": "list"})).await {
         Reply::Tabs(tabs) => tabs,
@@ -66,10 +81,11 @@ async fn tabs_are_listed_selected_and_closed() {
     chromium
         .done(json!([{"type": "click", "target": {"text": "Blank"}}, {"type": "click", "target": {"text": "Window"}}]))
         .await;
-    chromium.js("new Promise(done => setTimeout(done, 300))").await;
-    let open = tabs(&mut chromium).await;
-    let described: Vec<_> = open.iter().map(|tab| (tab.title.as_str(), tab.selected)).collect();
-    assert_eq!(described, [("Tabs", true), ("Form", false), ("Inner", false)]);
+    let open = tabs_when(&mut chromium, |open| {
+        let described: Vec<_> = open.iter().map(|tab| (tab.title.as_str(), tab.selected)).collect();
+        described == [("Tabs", true), ("Form", false), ("Inner", false)]
+    })
+    .await;
     let (first, form) = (open[0].id, open[1].id);
     chromium
         .done(json!([{"type": "tabs", "op": "select", "id": form}, {"type": "fill", "target": {"label": "Name"}, "value": "tab two"}]))
@@ -98,7 +114,9 @@ async fn a_flood_of_windows_is_dammed() {
     let mut chromium = Chromium::start().await;
     chromium.open("/tabs").await;
     chromium.one(json!({"type": "click", "target": {"text": "Flood"}})).await;
-    chromium.js("new Promise(done => setTimeout(done, 1500))").await;
+    tabs_when(&mut chromium, |open| open.len() == MAX_TABS).await;
+    // And it stays so.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(tabs(&mut chromium).await.len(), MAX_TABS);
     assert_eq!(chromium.js("document.title").await, "Tabs");
     chromium.end().await;

@@ -1,4 +1,4 @@
-use crate::chromium::Chromium;
+use crate::chromium::{Chromium, within};
 use anchorhold_browser::{CallError, Failure, Outcome};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -7,21 +7,23 @@ use std::time::{Duration, Instant};
 async fn a_renderer_that_dies_is_said_at_once_and_can_be_replaced() {
     let mut chromium = Chromium::start().await;
     chromium.open("/form").await;
-    let before = Instant::now();
     // The call in flight is never answered by Chromium.
-    let waiting = json!([{"type": "evaluate", "expression": "await new Promise(done => { globalThis.done = done })"}, {"type": "press", "key": "a"}]);
+    let waiting = json!([{"type": "evaluate", "expression": "await fetch('/begun'); await new Promise(done => { globalThis.done = done })"}, {"type": "press", "key": "a"}]);
     let actions: Vec<anchorhold_browser::Action> = serde_json::from_value(waiting).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let outcomes = {
+    let deadline = within(60);
+    let (outcomes, killed) = {
         let (victim, browser) = chromium.parts();
         let kill = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            while !crate::site::was_asked("/begun") && Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             victim.kill("renderer");
+            Instant::now()
         };
-        tokio::join!(browser.run(&actions, deadline), kill).0
+        tokio::join!(browser.run(&actions, deadline), kill)
     };
     assert_eq!(outcomes, [Outcome::Unknown(Failure::Call(CallError::Crashed)), Outcome::NotSent]);
-    assert!(before.elapsed() < Duration::from_secs(5));
+    assert!(killed.elapsed() < Duration::from_secs(20));
     let dead = chromium.failed(5.0, json!({"type": "snapshot"})).await;
     assert_eq!(dead, Failure::Call(CallError::Crashed));
     chromium.open("/form").await;

@@ -50,7 +50,7 @@ async fn what_is_only_in_a_frame_is_found_by_its_name() {
         .await;
     // Something of the page above lies over the frame.
     chromium.js("const c = document.createElement('div'); c.id = 'over'; c.style = 'position: fixed; inset: 0'; document.body.append(c); 0").await;
-    let covered = chromium.failed(0.6, json!({"type": "click", "target": {"text": "Press"}})).await;
+    let covered = chromium.failed(1.5, json!({"type": "click", "target": {"text": "Press"}})).await;
     let expected = Obstacle::Covered("<div#over>".into());
     assert!(matches!(&covered, Failure::Target { obstacle, .. } if *obstacle == expected), "{covered:?}");
     // When the frame goes, so do its refs.
@@ -58,7 +58,7 @@ async fn what_is_only_in_a_frame_is_found_by_its_name() {
     chromium
         .js("document.querySelector('iframe').remove(); document.querySelector('#over').remove(); 0")
         .await;
-    let gone = chromium.failed(1.0, json!({"type": "click", "target": {"ref": button}})).await;
+    let gone = chromium.failed(2.0, json!({"type": "click", "target": {"ref": button}})).await;
     assert!(matches!(&gone, Failure::Target { obstacle: Obstacle::Stale, .. }), "{gone:?}");
     chromium.end().await;
 }

@@ -1,8 +1,9 @@
 //! Pages on loopback.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 pub fn port() -> u16 {
@@ -28,6 +29,13 @@ pub fn other_url(path: &str) -> String {
     format!("http://localhost:{}{path}", port())
 }
 
+/// Whether somebody asked for a path.
+pub fn was_asked(path: &str) -> bool {
+    ASKED.lock().unwrap().contains(path)
+}
+
+static ASKED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 fn serve(mut stream: TcpStream) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let mut first = String::new();
@@ -51,6 +59,7 @@ fn serve(mut stream: TcpStream) -> Option<()> {
 
 fn answer(target: &str, posted: &str) -> Vec<u8> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    ASKED.lock().unwrap().insert(path.to_owned());
     let html = |status: &str, body: &str| {
         response(status, "Content-Type: text/html; charset=utf-8\r\n", body.as_bytes())
     };

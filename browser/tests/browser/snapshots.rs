@@ -83,7 +83,7 @@ async fn a_later_snapshot_says_what_changed() {
     chromium.open("/form").await;
     let third = snapshot(&mut chromium, json!({})).await;
     assert!(!third.text.contains("[ref=e2]") && third.text.contains("[ref=e17]"), "{}", third.text);
-    let stale = chromium.failed(1.0, json!({"type": "click", "target": {"ref": "e2"}})).await;
+    let stale = chromium.failed(2.0, json!({"type": "click", "target": {"ref": "e2"}})).await;
     assert!(stale.to_string().contains("take a new snapshot"), "{stale}");
     chromium.end().await;
 }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Both sides must speak the same one: they are built together.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The kinds of cells that exist so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -211,6 +211,13 @@ pub enum ToWarden {
         /// When it ends now.
         expires_at: Boottime,
     },
+    /// The session may reach something else from now on, in all of its cells that have a network.
+    Reroute {
+        /// Which session.
+        session: SessionId,
+        /// What it asks for now.
+        network: Network,
+    },
     /// Kill every cell of the session and give everything back. Answered by [`FromWarden::SessionEnded`], also when
     /// there is no such session.
     EndSession {
@@ -240,7 +247,7 @@ pub enum FromWarden {
     /// A live cell; descriptors as with `Taken`.
     Cell(CellInfo),
     /// A cell for the session. Descriptors: the hatch, then the counters' files in the order of
-    /// [`crate::counters::Counters::FILES`].
+    /// [`crate::counters::Counters::FILES`], then, where it has a way out, one for a [`crate::egress::TrafficReader`].
     Taken {
         /// Of the request.
         tag: u64,

@@ -8,17 +8,17 @@
 //! one can make it blocking, and with it a thread of egress.
 
 use crate::id::SessionId;
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Both sides must speak the same one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The most hosts that a session lists.
 pub const HOSTS_MAX: usize = 256;
 /// The longest text of a host in a list: a name of 253 bytes, a wildcard and a port.
@@ -75,7 +75,14 @@ pub enum ToEgress {
         /// Bytes that other cells of the session have used: they count towards the operator's cap.
         spent_bytes: u64,
     },
-    /// The cell is gone.
+    /// The session may reach something else from now on: what is open and not allowed any more is cut.
+    Change {
+        /// Which outlet.
+        outlet: OutletId,
+        /// What the session asks for now.
+        network: Network,
+    },
+    /// The cell is gone, or its session may reach nothing.
     Detach {
         /// Which outlet.
         outlet: OutletId,
@@ -165,8 +172,12 @@ impl Traffic {
 #[derive(Debug)]
 pub struct SharedCounters {
     file: OwnedFd,
-    page: NonNull<Page>,
+    page: Mapping,
 }
+
+/// The same page for whoever bills what is counted: it can be read and not written.
+#[derive(Debug)]
+pub struct TrafficReader(Mapping);
 
 #[derive(Debug)]
 #[repr(C)]
@@ -175,68 +186,59 @@ struct Page {
     received: AtomicU64,
 }
 
+/// A page in this process' memory, until it is dropped.
+#[derive(Debug)]
+struct Mapping(NonNull<Page>);
+
 #[expect(unsafe_code, reason = "a pointer into shared memory says nothing by itself about threads")]
 // SAFETY: the page is only reached through atomics, and is unmapped by `drop` alone, on whatever thread that runs.
-unsafe impl Send for SharedCounters {}
+unsafe impl Send for Mapping {}
 #[expect(unsafe_code, reason = "as above")]
 // SAFETY: as above: shared references give out nothing but `&AtomicU64`.
-unsafe impl Sync for SharedCounters {}
+unsafe impl Sync for Mapping {}
 
 impl SharedCounters {
     /// New ones, at zero. Nobody can shrink them any more.
     pub fn create() -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = rustix::fs::memfd_create("anchorhold-egress-counters", flags)?;
+        // Whoever has a descriptor to read can open no other one to write.
+        rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
         rustix::fs::ftruncate(&file, size_of::<Page>() as u64)?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Self::map(file)
     }
 
-    /// Those that the other side made. Refuses what could be shrunk, since reading beyond the end would be a fault.
+    /// Those that the other side made.
     pub fn open(file: OwnedFd) -> io::Result<Self> {
-        let sealed = rustix::fs::fcntl_get_seals(&file)?.contains(SealFlags::SHRINK);
-        if !sealed || rustix::fs::fstat(&file)?.st_size.unsigned_abs() < size_of::<Page>() as u64 {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        check(&file)?;
         Self::map(file)
     }
 
-    #[expect(unsafe_code, reason = "mmap")]
     fn map(file: OwnedFd) -> io::Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice, so that no memory in use is touched. The file
-        // is sealed against shrinking, so that the mapping stays backed as long as it exists.
-        let page = unsafe {
-            let length = size_of::<Page>();
-            rustix::mm::mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &file, 0)?
-        };
-        let page = NonNull::new(page.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let page = Mapping::new(&file, ProtFlags::READ | ProtFlags::WRITE)?;
         Ok(Self { file, page })
     }
 
-    #[expect(unsafe_code, reason = "the page is a pointer")]
-    fn page(&self) -> &Page {
-        // SAFETY: mapped and page-aligned from `map` to `drop`; any bytes are two atomics, and other processes reach it
-        // as atomics, too.
-        unsafe { self.page.as_ref() }
+    /// A descriptor for a [`TrafficReader`]. Needs `/proc`.
+    pub fn reader(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     /// Bytes that left.
     pub fn sent(&self) -> &AtomicU64 {
-        &self.page().sent
+        &self.page.get().sent
     }
 
     /// Bytes that came in.
     pub fn received(&self) -> &AtomicU64 {
-        &self.page().received
+        &self.page.get().received
     }
 
     /// Both now.
     pub fn read(&self) -> Traffic {
-        Traffic {
-            sent_bytes: self.sent().load(Ordering::Relaxed),
-            received_bytes: self.received().load(Ordering::Relaxed),
-        }
+        self.page.read()
     }
 }
 
@@ -246,11 +248,62 @@ impl AsFd for SharedCounters {
     }
 }
 
-impl Drop for SharedCounters {
+impl TrafficReader {
+    /// Of a descriptor that [`SharedCounters::reader`] made.
+    pub fn open(file: &OwnedFd) -> io::Result<Self> {
+        check(file)?;
+        Mapping::new(file, ProtFlags::READ).map(Self)
+    }
+
+    /// Both counters now.
+    pub fn read(&self) -> Traffic {
+        self.0.read()
+    }
+}
+
+/// Refuses what could be shrunk, since reading beyond the end would be a fault.
+fn check(file: &OwnedFd) -> io::Result<()> {
+    let sealed = rustix::fs::fcntl_get_seals(file)?.contains(SealFlags::SHRINK);
+    if !sealed || rustix::fs::fstat(file)?.st_size.unsigned_abs() < size_of::<Page>() as u64 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(())
+}
+
+impl Mapping {
+    #[expect(unsafe_code, reason = "mmap")]
+    fn new(file: &OwnedFd, protection: ProtFlags) -> io::Result<Self> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice, so that no memory in use is touched. The file
+        // is sealed against shrinking, so that the mapping stays backed as long as it exists.
+        let page = unsafe {
+            let length = size_of::<Page>();
+            rustix::mm::mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0)?
+        };
+        NonNull::new(page.cast()).map(Self).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    #[expect(unsafe_code, reason = "the page is a pointer")]
+    fn get(&self) -> &Page {
+        // SAFETY: mapped and page-aligned from `new` to `drop`; any bytes are two atomics, and other processes reach it
+        // as atomics, too. Where it is mapped to be read only (`TrafficReader`), nothing but relaxed loads of 8 bytes
+        // happen, which read-only memory takes.
+        unsafe { self.0.as_ref() }
+    }
+
+    fn read(&self) -> Traffic {
+        let page = self.get();
+        Traffic {
+            sent_bytes: page.sent.load(Ordering::Relaxed),
+            received_bytes: page.received.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Mapping {
     #[expect(unsafe_code, reason = "munmap")]
     fn drop(&mut self) {
-        // SAFETY: the mapping that `map` made, with its length; every reference into it borrowed from `self`.
-        let _unmapped = unsafe { rustix::mm::munmap(self.page.as_ptr().cast(), size_of::<Page>()) };
+        // SAFETY: the mapping that `new` made, with its length; every reference into it borrowed from `self`.
+        let _unmapped = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), size_of::<Page>()) };
     }
 }
 
@@ -269,6 +322,18 @@ mod tests {
         assert_eq!(ours.read(), Traffic { sent_bytes: 14, received_bytes: 22 });
         assert_eq!(ours.read().sum_bytes(), 36);
         rustix::fs::ftruncate(&ours, 0).unwrap_err();
+    }
+
+    #[test]
+    fn a_reader_sees_and_cannot_write() {
+        let ours = SharedCounters::create().unwrap();
+        let file = ours.reader().unwrap();
+        let reader = TrafficReader::open(&file).unwrap();
+        ours.sent().fetch_add(5, Ordering::Relaxed);
+        assert_eq!(reader.read(), Traffic { sent_bytes: 5, received_bytes: 0 });
+        rustix::io::write(&file, &[0; 16]).unwrap_err();
+        SharedCounters::open(file).unwrap_err();
+        TrafficReader::open(&tempfile::tempfile().unwrap().into()).unwrap_err();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::fault;
 use nix::errno::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,17 +15,33 @@ const BACKLOG: i32 = 128;
 /// Brings `lo` up in this process's network namespace, which it must own, and listens at [`PROXY`].
 pub fn listen() -> io::Result<OwnedFd> {
     fault::step("listener")?;
-    let socket = |kind| {
-        rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)
-            .map_err(io::Error::from)
-    };
     bring_up(&socket(SocketType::DGRAM)?)?;
+    listen_at(&PROXY)
+}
+
+fn socket(kind: SocketType) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Without `SO_REUSEADDR`: nobody else gets the port, not even while nothing listens.
+fn listen_at(address: &SocketAddrV4) -> io::Result<OwnedFd> {
     let listener = socket(SocketType::STREAM)?;
     // Native cells of one session share the network, and each has a way out: whichever is asked serves all of them.
     rustix::net::sockopt::set_socket_reuseport(&listener, true)?;
-    rustix::net::bind(&listener, &PROXY)?;
+    rustix::net::bind(&listener, address)?;
     rustix::net::listen(&listener, BACKLOG)?;
     Ok(listener)
+}
+
+/// Takes no more connections: the kernel refuses them, until [`wake`]. Those that nobody accepted are ended.
+pub fn silence(listener: &OwnedFd) -> io::Result<()> {
+    // See shutdown(2) and tcp_disconnect in the kernel: what is bound stays bound.
+    Ok(rustix::net::shutdown(listener, Shutdown::Read)?)
+}
+
+/// Takes connections again after [`silence`].
+pub fn wake(listener: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::net::listen(listener, BACKLOG)?)
 }
 
 /// See netdevice(7).
@@ -40,4 +56,31 @@ fn bring_up(socket: &OwnedFd) -> Result<(), Errno> {
     // SAFETY: the kernel reads one `ifreq`, which outlives the call, and writes nothing for this request.
     let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     Errno::result(outcome).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_listener_is_silenced_and_woken() {
+        // A port that was chosen, as a cell's is: one that the kernel chose would be given back.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, free);
+        let listener = listen_at(&address).unwrap();
+        let held = TcpStream::connect(address).unwrap();
+        for _ in 0..2 {
+            silence(&listener).unwrap();
+            let refused = TcpStream::connect(address).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            // It stays where it is.
+            TcpListener::bind(address).unwrap_err();
+            wake(&listener).unwrap();
+            drop(TcpStream::connect(address).unwrap());
+        }
+        // Who waited to be accepted is not left waiting.
+        assert!(!matches!((&held).read(&mut [0]), Ok(1..)));
+    }
 }

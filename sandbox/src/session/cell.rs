@@ -6,6 +6,7 @@ use crate::execution::{Breach, Collector, Stop};
 use crate::usage::{Meter, Taking};
 use anchorhold_jail::control::{Boottime, Tombstone};
 use anchorhold_jail::counters::{Counters, Reading};
+use anchorhold_jail::egress::TrafficReader;
 use anchorhold_jail::hatch::{Ended, ToCell};
 use anchorhold_jail::id::{CellId, ExecutionId};
 use anchorhold_jail::packet::{PacketError, Packets};
@@ -20,11 +21,18 @@ pub(crate) struct Cell {
     pub(crate) id: CellId,
     pub(crate) channel: Channel,
     pub(crate) counters: Counters,
+    /// What its way out carries, where it has one.
+    pub(super) traffic: Option<TrafficReader>,
     /// The warden said that it is gone, or nobody waits for that any more.
     pub(crate) gone: CancellationToken,
 }
 
 impl Cell {
+    /// Bytes that it sent to the network and got from it.
+    pub(super) fn egress_bytes(&self) -> u64 {
+        self.traffic.as_ref().map_or(0, |traffic| traffic.read().sum_bytes())
+    }
+
     /// Says something to the cell. What goes wrong shows elsewhere: the hatch's end to its reader, silence to the
     /// watch.
     pub(crate) fn say(&self, message: &ToCell) {

@@ -11,10 +11,11 @@ use crate::execution::{
 use crate::feed::{Feed, Follower};
 use crate::files::Desk;
 use crate::sandbox::{Hub, Wanted};
-use crate::session::SessionState;
-use crate::usage::{Meter, Usage, mib_ms, us_between};
+use crate::session::{SessionSpec, SessionState};
+use crate::usage::{Accounted, Meter, Usage, mib_ms, us_between};
 use anchorhold_jail::control::{Boottime, Cause, Interpreter, Take, ToWarden, Tombstone};
 use anchorhold_jail::counters::Reading;
+use anchorhold_jail::egress::Network;
 use anchorhold_jail::hatch::{Ended, FromCell, How, INPUT_BYTES_MAX, ToCell};
 use anchorhold_jail::id::{CellId, ExecutionId};
 use anchorhold_jail::packet::{PacketError, Packets};
@@ -76,6 +77,8 @@ pub(crate) struct Core {
     settled: HashMap<ExecutionId, CellId>,
     pub(super) walls: Option<Walls>,
     pub(super) expires_at: Boottime,
+    /// What it may reach.
+    pub(super) network: Network,
     /// The warden may know this session.
     pub(super) touched: bool,
     pub(crate) desk: Desk,
@@ -84,7 +87,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(expires_at: Boottime, touched: bool) -> Self {
+    pub(super) fn new(spec: &SessionSpec, touched: bool) -> Self {
         Self {
             state: State::new(),
             jobs: HashMap::new(),
@@ -92,7 +95,8 @@ impl Core {
             unclaimed: HashMap::new(),
             settled: HashMap::new(),
             walls: None,
-            expires_at,
+            expires_at: spec.expires_at,
+            network: spec.network.clone(),
             touched,
             desk: Desk::default(),
             refusal: None,
@@ -142,7 +146,7 @@ impl Core {
             interpreter,
             limits: spec.limits.of_cells(),
             env: spec.env.clone(),
-            network: spec.network.clone(),
+            network: self.network.clone(),
             expires_at: self.expires_at,
         };
         self.touched = true;
@@ -161,8 +165,8 @@ impl Core {
     }
 
     /// A cell is ours from now on.
-    pub(super) fn hold(&mut self, cell: &Arc<Cell>, base_us: u64, accounted_us: u64) -> &mut Held {
-        let held = Held::new(Arc::clone(cell), Meter::new(base_us, accounted_us));
+    pub(super) fn hold(&mut self, cell: &Arc<Cell>, base_us: u64, accounted: Accounted) -> &mut Held {
+        let held = Held::new(Arc::clone(cell), Meter::new(base_us, accounted));
         self.cells.entry(cell.id).insert_entry(held).into_mut()
     }
 
@@ -502,7 +506,7 @@ impl Core {
             taking: held.taking.take(),
             cell: job.cell,
             context: job.context.clone(),
-            cpu_total_us: held.meter.accounted_us(),
+            accounted: held.meter.accounted(),
         })
     }
 
@@ -587,7 +591,7 @@ impl Run {
         let wall_us = self.wall_us(execution_us);
         let memory_mib_ms =
             mib_ms(self.memory_start_bytes.unwrap_or(memory_end_bytes), memory_end_bytes, wall_us);
-        Usage { wall_us, cpu_us, memory_peak_bytes, memory_mib_ms, queued_us: 0 }
+        Usage { wall_us, cpu_us, memory_peak_bytes, memory_mib_ms, ..Usage::default() }
     }
 
     /// Verdict and usage when its cell lives on.
@@ -595,8 +599,9 @@ impl Run {
         let reading: Reading = self.reading.or_else(|| held.cell.counters.read().ok()).ok_or(Error::Lost)?;
         let ended = self.ended.as_ref().ok_or(Error::Lost)?;
         let (cpu_us, oom_killed) = held.meter.read(&reading);
+        let egress_bytes = held.meter.account_bytes(held.cell.egress_bytes());
         let usage = self.usage(cpu_us, reading.memory_bytes, reading.memory_peak_bytes, execution_us);
-        Ok((judge_ended(ended, self.stop, oom_killed), usage))
+        Ok((judge_ended(ended, self.stop, oom_killed), Usage { egress_bytes, ..usage }))
     }
 
     /// Verdict and usage when its cell died.
@@ -612,8 +617,10 @@ impl Run {
             None => judge_died(self.id, tombstone.cause, self.stop, oom_killed)?,
         };
         let cpu_us = meter.account(tombstone.cpu_us);
+        let egress_bytes = meter.account_bytes(tombstone.traffic.sum_bytes());
         let peak_bytes = tombstone.memory_peak_bytes;
-        Ok((verdict, self.usage(cpu_us, peak_bytes, peak_bytes, execution_us)))
+        let usage = self.usage(cpu_us, peak_bytes, peak_bytes, execution_us);
+        Ok((verdict, Usage { egress_bytes, ..usage }))
     }
 }
 
@@ -644,7 +651,7 @@ fn withdrawn(job: &Job) -> Finished {
         taking: None,
         cell: None,
         context: job.context.clone(),
-        cpu_total_us: 0,
+        accounted: Accounted::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::channel::locked;
 use crate::error::Error;
 use crate::execution::{Breach, Capture, Collector, ContextKey, Finished, Outcome, Stop, judge_died};
 use crate::feed::Feed;
-use crate::usage::Usage;
+use crate::usage::{Accounted, Usage};
 use anchorhold_jail::control::{Boottime, Class, ToWarden, Tombstone};
 use anchorhold_jail::hatch::ToCell;
 use anchorhold_jail::id::{CellId, ExecutionId, random_bytes};
@@ -86,12 +86,15 @@ impl Inner {
         self: &Arc<Self>,
         survivors: Vec<Given>,
         contexts: Vec<(CellId, ContextKey)>,
-        cpu_accounted_us: impl Fn(CellId) -> u64,
+        accounted: impl Fn(CellId) -> Accounted,
     ) {
         let mut attached = self.attaching.subscribe();
+        // The process before this one may have died between storing a change and saying it.
+        let (session, network) = (self.spec.id, self.spec.network.clone());
+        self.hub.tell(&ToWarden::Reroute { session, network });
         for given in survivors {
-            let accounted_us = cpu_accounted_us(given.info.cell);
-            self.attach(given, accounted_us);
+            let accounted = accounted(given.info.cell);
+            self.attach(given, accounted);
         }
         let all = attached.wait_for(|count| *count == 0);
         if tokio::time::timeout(ATTACH_WAIT, all).await.is_err() {
@@ -109,14 +112,14 @@ impl Inner {
         }
     }
 
-    fn attach(self: &Arc<Self>, given: Given, accounted_us: u64) {
+    fn attach(self: &Arc<Self>, given: Given, accounted: Accounted) {
         let (id, class) = (given.info.cell, given.info.class);
         let mut core = locked(&self.core);
         let Some((cell, base_us, _)) = given.into_cell() else {
             self.hub.tell(&ToWarden::Kill { cell: id });
             return;
         };
-        let held = core.hold(&cell, base_us, accounted_us);
+        let held = core.hold(&cell, base_us, accounted);
         if class == Class::Files {
             // It may be in the middle of what another process asked for; the next operation takes a new one.
             core.kill(&self.hub, id);
@@ -231,11 +234,11 @@ fn from_tombstone(id: ExecutionId, tombstone: &Tombstone, context: &ContextKey) 
         exit_code: None,
         limits_hit: Vec::new(),
         state_lost: true,
-        // Its CPU is in the tombstone: the session's standing use.
+        // Its CPU and bytes are in the tombstone: the session's standing use.
         usage: Usage { memory_peak_bytes: tombstone.memory_peak_bytes, ..Usage::default() },
         cell: Some(tombstone.cell),
         context: context.clone(),
         taking: None,
-        cpu_total_us: 0,
+        accounted: Accounted::default(),
     })
 }

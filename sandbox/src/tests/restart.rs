@@ -1,7 +1,7 @@
 //! The warden dies, or the API does.
 
 use super::*;
-use crate::{Cause, Outcome, SessionState};
+use crate::{Accounted, Cause, Outcome, SessionState};
 
 #[tokio::test]
 async fn sessions_with_cells_die_with_the_warden_and_others_go_on() {
@@ -55,11 +55,11 @@ async fn a_new_api_finds_what_ran_and_what_runs() {
 
     let (sandbox, mut events) = Sandbox::connect(&warden.path).await.unwrap();
     assert_eq!(sandbox.survivors(), vec![spec.id]);
-    let session = sandbox.adopt(spec, Vec::new(), |_| recorded.cpu_total_us).await;
+    let session = sandbox.adopt(spec, Vec::new(), |_| recorded.accounted).await;
     assert!(sandbox.survivors().is_empty());
     let finished = session.recover(burnt_id, &context("default")).await.unwrap();
     assert_eq!(
-        (finished.outcome, finished.usage.cpu_us, finished.cpu_total_us),
+        (finished.outcome, finished.usage.cpu_us, finished.accounted.cpu_us),
         (Outcome::Succeeded, 300, 350)
     );
     session.acknowledge(burnt_id);
@@ -73,9 +73,33 @@ async fn a_new_api_finds_what_ran_and_what_runs() {
     let finished = recovered.await.unwrap().unwrap();
     assert_eq!((finished.outcome, finished.stdout.text.as_str()), (Outcome::Cancelled, "hi\n"));
     let next = run(&session, "burn:7").await.unwrap();
-    assert_eq!((next.cell, next.usage.cpu_us, next.cpu_total_us), (recorded.cell, 7, 357));
+    assert_eq!((next.cell, next.usage.cpu_us, next.accounted.cpu_us), (recorded.cell, 7, 357));
     session.close().await.unwrap();
     assert_eq!(cell_ended(&mut events).await.1, Some(0));
+}
+
+#[tokio::test]
+async fn every_byte_is_accounted_once_whatever_restarts() {
+    let (warden, sandbox, _events) = start().await;
+    let spec = spec();
+    let session = sandbox.open(spec.clone());
+    let first = execution("transfer:300");
+    let id = first.id;
+    let first = session.execute(first).await.unwrap();
+    assert_eq!((first.usage.egress_bytes, first.accounted.egress_bytes), (300, 300));
+    let quiet = run(&session, "quick").await.unwrap();
+    assert_eq!((quiet.usage.egress_bytes, quiet.accounted.egress_bytes), (0, 300));
+    session.acknowledge(id);
+    drop((session, sandbox));
+
+    let (sandbox, mut events) = Sandbox::connect(&warden.path).await.unwrap();
+    let names = vec![(first.cell.unwrap(), context("default"))];
+    let session = sandbox.adopt(spec, names, |_| quiet.accounted).await;
+    let next = run(&session, "transfer:7").await.unwrap();
+    assert_eq!((next.cell, next.usage.egress_bytes, next.accounted.egress_bytes), (first.cell, 7, 307));
+    let died = run(&session, "transfer_and_die:11").await.unwrap();
+    assert_eq!((died.usage.egress_bytes, died.accounted.egress_bytes), (11, 318));
+    assert_eq!(cell_ended(&mut events).await.0.traffic.sum_bytes(), 318);
 }
 
 #[tokio::test]
@@ -98,7 +122,7 @@ async fn a_cell_that_the_ledger_names_goes_on() {
 
     let (sandbox, _events) = Sandbox::connect(&warden.path).await.unwrap();
     let names = vec![(first.cell.unwrap(), context("default"))];
-    let session = sandbox.adopt(spec, names, |_| 50).await;
+    let session = sandbox.adopt(spec, names, |_| first.accounted).await;
     let next = run(&session, "burn:5").await.unwrap();
     assert_eq!((next.cell, next.usage.cpu_us), (first.cell, 5));
     while warden.cells().contains(&nameless.unwrap()) {
@@ -126,7 +150,7 @@ async fn strays_and_tombstones_are_settled() {
     assert_eq!((tombstone.cell, standing), (ended, None));
     let mut spec = spec();
     spec.id = two.id();
-    let adopted = sandbox.adopt(spec, Vec::new(), |_| 0).await;
+    let adopted = sandbox.adopt(spec, Vec::new(), |_| Accounted::default()).await;
     let finished = adopted.recover(id, &context("default")).await.unwrap();
     assert_eq!((finished.outcome, finished.state_lost), (Outcome::TimedOut, true));
     sandbox.acknowledge(ended);

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::os::fd::{AsRawFd, RawFd};
 
 /// Calls that would end, stop or derail this process instead of answering.
-const NOT_TRIED: &[i64] = &[
+pub const NOT_TRIED: &[i64] = &[
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_rt_sigreturn,

@@ -5,6 +5,7 @@
 //! "code" of an execution as the name of an attack, runs it as native code, and prints what the kernel answered.
 //! The tests look from the other side as well.
 
+use anchorhold_jail::control::Class;
 use anchorhold_jail::hatch::{Commit, Ended, Execute, FromCell, How, Stream, ToCell};
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::zygote::{Hatch, Station};
@@ -14,10 +15,23 @@ use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 mod attacks;
+mod browser;
+mod tracer;
+mod walls;
 
 fn main() {
-    // File operations stay real: attacks on them are links and files that hostile code made.
-    if std::env::args().nth(2).as_deref() == Some("files") {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some("take-over") {
+        let pid = words.next().and_then(|pid| pid.parse().ok()).unwrap_or(0);
+        match tracer::system_calls_of(pid) {
+            Ok(report) => print!("{report}"),
+            Err(error) => eprintln!("anchorhold-evil: process {pid}: {error}"),
+        }
+        return;
+    }
+    // File operations stay real: attacks on them are links and files that hostile code made. So do native cells, in which
+    // hostile code is what anybody runs.
+    if matches!(std::env::args().nth(2).as_deref(), Some("files" | "native")) {
         return be_the_real_one();
     }
     let outcome = Station::from_env().and_then(|mut station| {
@@ -37,8 +51,11 @@ fn be_the_real_one() {
     eprintln!("anchorhold-evil: {error}");
 }
 
-fn live(class: anchorhold_jail::control::Class, hatch: &Hatch) -> Infallible {
-    let _outcome = try_live(class, hatch);
+fn live(class: Class, hatch: &Hatch) -> Infallible {
+    let _outcome = match class {
+        Class::Browser => browser::live(hatch),
+        Class::Wasm | Class::Files | Class::Native => try_live(class, hatch),
+    };
     end(0)
 }
 
@@ -47,10 +64,7 @@ fn end(code: i32) -> ! {
     std::process::exit(code)
 }
 
-fn try_live(
-    class: anchorhold_jail::control::Class,
-    hatch: &Hatch,
-) -> Result<Infallible, packet::PacketError> {
+fn try_live(class: Class, hatch: &Hatch) -> Result<Infallible, packet::PacketError> {
     packet::send(&hatch.0, &FromCell::Prepared, &[])?;
     let (message, mut descriptors) = packet::receive::<ToCell>(&hatch.0)?;
     let (ToCell::Commit(commit), Some(workspace)) = (message, descriptors.pop()) else {
@@ -68,7 +82,7 @@ fn try_live(
     }
 }
 
-fn lock_up(class: anchorhold_jail::control::Class, commit: &Commit, workspace: &OwnedFd) -> FromCell {
+fn lock_up(class: Class, commit: &Commit, workspace: &OwnedFd) -> FromCell {
     match lock::restrict(class, commit, workspace.as_fd()).and_then(lock::Restricted::seal) {
         Ok(walls) => FromCell::Ready(walls),
         Err(error) => FromCell::Refused { step: error.to_string() },

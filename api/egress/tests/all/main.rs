@@ -6,6 +6,7 @@
 
 mod bench;
 mod caps;
+mod changes;
 mod names;
 mod requests;
 mod tls;

@@ -151,7 +151,7 @@ pub(in crate::http) struct ActionsRequest {
     /// `click {target, button, modifiers}`, `double_click`, `hover`, `drag {from, to}`, `type {target, text, delay_ms}`,
     /// `fill {target, value}`, `fill_form {fields}`, `clear {target}`, `select {target, value | label}`,
     /// `check {target}`, `uncheck {target}`, `press {key}`, `scroll {target | dx, dy}`,
-    /// `wait_for {text | target | url | load | seconds}`, `snapshot {budget_bytes, since}`,
+    /// `wait_for {text | target | url | load | seconds}`, `snapshot {budget_bytes, since, optional}`,
     /// `extract {format, target}`, `screenshot {format, full_page, target, clip, path}`, `pdf {path}`,
     /// `evaluate {expression}`, `dialog {accept, text}`, `cookies {op}`, `set_viewport {width, height}`, `tabs {op}`.
     #[schema(max_items = 100, value_type = Vec<Object>)]

@@ -6,10 +6,10 @@
 #![expect(missing_docs, reason = "the sandbox documents the same face")]
 
 use anchorhold_sandbox::{
-    ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus, Digest,
-    Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome,
-    Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls, WorkspacePath,
-    Written,
+    Accounted, ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus,
+    Digest, Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image,
+    Network, Outcome, Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls,
+    WorkspacePath, Written,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -159,7 +159,7 @@ impl World {
             taking: None,
             cell: Some(*cell),
             context: execution.context.clone(),
-            cpu_total_us: counter.cpu_us,
+            accounted: Accounted { cpu_us: counter.cpu_us, egress_bytes: 0 },
         };
         if words[0] == "daemon" {
             counter.cpu_us += number;
@@ -207,7 +207,7 @@ impl Sandbox {
         &self,
         spec: SessionSpec,
         _: Vec<(CellId, ContextKey)>,
-        _: impl Fn(CellId) -> u64,
+        _: impl Fn(CellId) -> Accounted,
     ) -> Session {
         self.open(spec)
     }
@@ -294,6 +294,8 @@ impl Session {
     }
 
     pub fn renew(&self, _: Boottime) {}
+
+    pub fn reroute(&self, _: Network) {}
 
     pub fn follow(&self, _: ExecutionId) -> Option<Follower> {
         None

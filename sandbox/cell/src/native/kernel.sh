@@ -5,7 +5,7 @@
 # input is open, `D <length>` and JSON at the end. No program that is started here has either of them.
 #
 # The code is read like a script's, so that what it declares is the shell's own, and an interrupt ends it alone. From a
-# function's loop of nothing but builtins an interrupt finds no way out; pid 1 then ends the shell.
+# loop of nothing but builtins an interrupt may find no way out; pid 1 then ends the shell.
 
 trap 'return 130' INT
 

@@ -76,6 +76,11 @@ impl Warden {
             ToWarden::Disarm { cell } => self.arm(cell, None),
             ToWarden::Kill { cell } => self.kill(cell, Cause::Killed),
             ToWarden::Renew { session, expires_at } => self.renew(session, expires_at),
+            ToWarden::Reroute { session, network } => {
+                if let Err(error) = self.reroute(session, network) {
+                    log(&format!("egress cannot be watched: {error}"));
+                }
+            }
             ToWarden::EndSession { session } if self.sessions.contains_key(&session) => {
                 self.end_session(session, Cause::Killed);
             }
@@ -106,7 +111,7 @@ impl Warden {
         };
         self.say(&FromWarden::Welcome(welcome), vec![]);
         for info in live {
-            match self.cells[&info.cell].descriptors() {
+            match self.cells[&info.cell].descriptors(&self.outlets) {
                 Ok(descriptors) => self.say(&FromWarden::Cell(info), descriptors),
                 Err(error) => log(&format!("cannot hand over a cell: {error}")),
             }

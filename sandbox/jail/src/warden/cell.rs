@@ -7,7 +7,7 @@
 //! ```
 //! There is no way back: a cell that was committed is never pooled again.
 
-use super::egress::Outlet;
+use super::egress::{Outlet, Outlets};
 use super::zygotes::{Kind, Unborn};
 use crate::cgroup::CellGroup;
 use crate::control::{Boottime, Cause, CellInfo, Take};
@@ -138,13 +138,16 @@ impl Cell {
         })
     }
 
-    /// Copies of the hatch and the counters for the API.
-    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+    /// Copies of the hatch and the counters for the API; of what its outlet carries it may read only.
+    pub fn descriptors(&self, outlets: &Outlets) -> io::Result<Vec<OwnedFd>> {
         let mut descriptors = vec![self.hatch.try_clone()?];
         if let Some(taken) = &self.taken {
             for file in taken.counters.descriptors() {
                 descriptors.push(file.as_fd().try_clone_to_owned()?);
             }
+        }
+        if let Some(outlet) = &self.outlet {
+            descriptors.push(outlets.reader(outlet)?);
         }
         Ok(descriptors)
     }

@@ -3,12 +3,16 @@
 //! The warden holds everything that an outlet is made of, so that neither a restart of egress nor a broken connection
 //! loses more than the connections under way: what is here is handed over again, and counters go on where they were.
 //! It never waits for egress: what the socket does not take now is sent later.
+//!
+//! A session that may reach nothing has an outlet, too, since that may change; egress does not hear of it, and the
+//! kernel refuses whoever connects in the cell.
 
 use super::watch::Source;
 use super::{Timer, Warden, WardenError, log};
 use crate::control::{Boottime, FromWarden};
 use crate::egress::{Decision, FromEgress, Network, OutletId, SharedCounters, ToEgress, Traffic, VERSION};
 use crate::id::SessionId;
+use crate::loopback;
 use crate::packet::{Assembler, PacketError, Packets};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -77,11 +81,14 @@ impl Outlets {
         listener: OwnedFd,
         pidfd: OwnedFd,
     ) -> io::Result<Outlet> {
-        if self.socket.is_none() {
+        if self.socket.is_none() && network != Network::None {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "there is no egress"));
         }
         if !network.is_bounded() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the list of hosts is too long"));
+        }
+        if network == Network::None {
+            loopback::silence(&listener)?;
         }
         let counters = SharedCounters::create()?;
         self.last += 1;
@@ -91,21 +98,52 @@ impl Outlets {
         Ok(Outlet(outlet))
     }
 
-    /// Another policy for a session. Its connections under way are cut.
+    /// Another policy for a session. Connections under way that it does not allow are cut.
     pub fn change(&mut self, session: SessionId, network: &Network) {
         let its: Vec<_> =
             self.kept.iter().filter(|(_, kept)| kept.session == session).map(|(id, _)| *id).collect();
         for outlet in its {
-            if let Some(kept) = self.kept.get_mut(&outlet) {
-                kept.network = network.clone();
+            if let Err(error) = self.change_one(outlet, network) {
+                // What is closed stays closed; what was to be closed is not served any more.
+                log(&format!("a cell of session {session} has no way out: {error}"));
             }
-            self.tell_of(outlet);
+        }
+    }
+
+    fn change_one(&mut self, outlet: OutletId, network: &Network) -> io::Result<()> {
+        let Some(kept) = self.kept.get_mut(&outlet) else { return Ok(()) };
+        let before = std::mem::replace(&mut kept.network, network.clone());
+        match (before, network) {
+            (before, network) if before == *network => Ok(()),
+            (Network::None, _) => {
+                let woken = loopback::wake(&kept.listener).inspect_err(|_| kept.network = Network::None);
+                self.tell_of(outlet);
+                woken
+            }
+            (_, Network::None) => {
+                let silenced = loopback::silence(&kept.listener);
+                self.send(&ToEgress::Detach { outlet });
+                silenced
+            }
+            _ => {
+                self.send(&ToEgress::Change { outlet, network: network.clone() });
+                Ok(())
+            }
         }
     }
 
     /// What an outlet has carried so far.
     pub fn traffic(&self, outlet: &Outlet) -> Traffic {
         self.kept.get(&outlet.0).map(|kept| kept.counters.read()).unwrap_or_default()
+    }
+
+    /// A descriptor for a [`crate::egress::TrafficReader`] of what an outlet carries.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn reader(&self, outlet: &Outlet) -> io::Result<OwnedFd> {
+        let kept = self.kept.get(&outlet.0).ok_or(io::ErrorKind::NotFound)?;
+        kept.counters.reader()
     }
 
     /// The cell is gone. What its outlet carried.
@@ -199,7 +237,7 @@ impl Outlets {
     }
 
     fn tell_of(&mut self, outlet: OutletId) {
-        let Some(kept) = self.kept.get(&outlet) else { return };
+        let Some(kept) = self.kept.get(&outlet).filter(|kept| kept.network != Network::None) else { return };
         let session = kept.session;
         let others = self.kept.iter().filter(|(id, kept)| **id != outlet && kept.session == session);
         let live: u64 = others.map(|(_, kept)| kept.counters.read().sum_bytes()).sum();
@@ -245,7 +283,10 @@ impl Link {
         }
         let outlet = match message {
             ToEgress::Attach { outlet, .. } => Some(*outlet),
-            ToEgress::Hello { .. } | ToEgress::Detach { .. } | ToEgress::Farewell => None,
+            ToEgress::Hello { .. }
+            | ToEgress::Change { .. }
+            | ToEgress::Detach { .. }
+            | ToEgress::Farewell => None,
         };
         self.outbox.push_back((Packets::new(message)?, outlet));
         Ok(())
@@ -297,6 +338,18 @@ impl Warden {
         let outlet = self.outlets.open(session, network, listener, pidfd)?;
         self.tend_outlets().map_err(io::Error::other)?;
         Ok(outlet)
+    }
+
+    /// A session may reach something else from now on.
+    pub(super) fn reroute(&mut self, session: SessionId, network: Network) -> Result<(), WardenError> {
+        if !network.is_bounded() {
+            log("a list of hosts that is too long is not heeded");
+            return Ok(());
+        }
+        let Some(its) = self.sessions.get_mut(&session) else { return Ok(()) };
+        its.network = network;
+        self.outlets.change(session, &its.network);
+        self.tend_outlets()
     }
 
     /// See [`Outlets::tend`].

@@ -40,7 +40,7 @@ pub struct Session {
     pub limits: CellLimits,
     /// Its user ids.
     pub uids: UidPair,
-    /// What it may reach, as its last request for a cell said.
+    /// What it may reach, as it was said last.
     pub network: Network,
     /// Where its native cells are born.
     pub home: Home,

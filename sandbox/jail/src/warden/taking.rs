@@ -6,7 +6,6 @@ use super::uids::UidPair;
 use super::watch::Source as Watched;
 use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
-use crate::egress::Network;
 use crate::fault;
 use crate::hatch::{Commit, FromCell, ToCell};
 use crate::id::CellId;
@@ -66,12 +65,16 @@ impl Warden {
         if self.stopping || crowded {
             return Err(Refusal::Capacity("too many requests wait".into()));
         }
-        match self.sessions.get(&take.session) {
+        match self.sessions.get_mut(&take.session) {
             Some(session) if session.ending.is_some() => Err(Refusal::Session("it is ending".into())),
             Some(session) if session.limits != *limits || session.group != take.group => {
                 Err(Refusal::Session("its limits were others before".into()))
             }
-            Some(_) => Ok(()),
+            Some(session) => {
+                // Here and not at the commit: in between the session's network may change, and that holds.
+                session.network.clone_from(&take.network);
+                Ok(())
+            }
             None => self.open_session(take),
         }
     }
@@ -212,7 +215,6 @@ impl Warden {
         let counters = counters?;
         let cpu_base_us = counters.cpu_us().map_err(|e| refuse("counters", &e))?;
         cell.taken = Some(Taken { session: session.id, group, counters, cpu_base_us });
-        session.network.clone_from(&take.network);
         if cell.kind.class == Class::Native && matches!(session.home, Home::None) {
             session.home = Home::Making(id);
         }
@@ -297,8 +299,7 @@ impl Warden {
         }
     }
 
-    /// Gives what listens in a cell with a network of its own to egress, if its session may reach anything. Otherwise
-    /// nobody holds it any more, and whoever connects in the cell is refused by the kernel.
+    /// Makes the way out of a cell with a network of its own out of what listens in it.
     fn open_way_out(&mut self, id: CellId, given: Vec<OwnedFd>) -> Result<(), Refusal> {
         let Some(cell) = self.cells.get(&id).filter(|cell| cell.kind.class.runs_programs()) else {
             return Ok(());
@@ -309,9 +310,6 @@ impl Warden {
         let (Some(listener), None) = (given.next(), given.next()) else {
             return Err(Refusal::Walls("a cell without its listening socket".into()));
         };
-        if session.network == Network::None {
-            return Ok(());
-        }
         let (name, network) = (session.id, session.network.clone());
         let failed = |e: io::Error| Refusal::Walls(format!("way out: {e}"));
         let pidfd = cell.pidfd().try_clone().map_err(failed)?;
@@ -326,10 +324,10 @@ impl Warden {
         self.home_is(id, true);
         let Some(cell) = self.cells.get_mut(&id) else { return };
         cell.state = State::Live;
-        let network = match (cell.kind.class.runs_programs(), &cell.outlet) {
-            (true, Some(_)) => "own, only loopback; out by egress",
-            (true, None) => "own, only loopback",
-            (false, _) => "empty",
+        let network = match cell.kind.class {
+            Class::Browser => "own, only loopback; out by egress, where the session may",
+            Class::Native => "the session's, only loopback; out by egress, where the session may",
+            Class::Wasm | Class::Files => "empty",
         };
         for (name, what) in [
             ("network_namespace", network),
@@ -340,7 +338,7 @@ impl Warden {
         ] {
             walls.push(name, Wall::Standing(what.to_owned()));
         }
-        match (cell.info(), cell.descriptors()) {
+        match (cell.info(), cell.descriptors(&self.outlets)) {
             (Some(info), Ok(descriptors)) => {
                 self.say(&FromWarden::Taken { tag, info, walls, commit_us }, descriptors)
             }
