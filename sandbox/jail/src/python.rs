@@ -34,10 +34,7 @@ impl Python {
     pub fn go_on(self, statement: &CStr) -> ! {
         (self.after_fork_in_child)();
         let failed = (self.run)(statement.as_ptr());
-        #[expect(
-            clippy::exit,
-            reason = "there is nothing to return to: the caller's frames are another process's"
-        )]
+        // There is nothing to return to: the caller's frames are another process's.
         std::process::exit(failed)
     }
 }
