@@ -7,11 +7,13 @@
 //! | a head | 16 KiB, 64 headers: a problem; four times as much: hyper's bare 431 |
 //! | no request under way | 60 s |
 //! | a peer that does not read | 30 s |
+//! | after an upgrade | 30 s for a peer that does not read; the rest is the business of who speaks (`http/browser/wire`) |
 //! | HTTP/2 | 100 streams, 16 KiB of headers, 20 resets that are not looked at |
 
 use crate::http::{HEADER_BYTES_MAX, HEADERS_MAX};
 use axum::Router;
 use axum::body::Body;
+use axum::http::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -148,7 +150,10 @@ async fn connection(
         let answer = service.call(request);
         async move {
             let answer: Result<axum::http::Response<Body>, _> = answer.await;
-            drop(guard);
+            match &answer {
+                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => guard.for_ever(),
+                _ => drop(guard),
+            }
             answer
         }
     });
@@ -187,6 +192,12 @@ impl UnderWay {
         requests.begun.fetch_add(1, Ordering::Relaxed);
         requests.under_way.fetch_add(1, Ordering::Relaxed);
         Self(requests.clone())
+    }
+
+    /// What follows is another protocol, whose speaker has a patience of its own; only who does not read is still cut off
+    /// here.
+    fn for_ever(self) {
+        self.0.under_way.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -16,6 +16,7 @@
 //! ```
 //!
 //! - `connection`: frames, calls and answers, deadlines. `event` and `state`: what the events say; pure.
+//! - `client`: a program outside that speaks the protocol itself, beside ours; `gate`: what it may say.
 //! - `locate`: from a target to a point, through frames and shadow roots. `agent.js` asks and answers inside the documents.
 //! - `script`: JavaScript in documents. `input`, `navigate`, `view`, `capture`: the actions.
 //!
@@ -31,8 +32,10 @@
 
 mod action;
 mod capture;
+mod client;
 mod connection;
 mod event;
+mod gate;
 mod input;
 mod keyboard;
 mod link;
@@ -49,6 +52,7 @@ pub use action::{
     Action, Button, Chord, Clip, Cookie, Cookies, DEFAULT_SNAPSHOT_BYTES, Field, FieldValue, Format,
     ImageFormat, Modifier, OptionKey, Scroll, Selection, Tabs, Target, Wait, WaitUntil,
 };
+pub use client::{Departure, MAX_CLIENT_MESSAGE_BYTES};
 pub use connection::{CallError, MAX_MESSAGE_BYTES};
 pub use outcome::{
     Failure, Link, MAX_LINKS, MAX_PIXELS, MAX_TEXT_CHARS, MAX_VALUE_BYTES, Navigated, Obstacle, Outcome,

@@ -210,7 +210,7 @@ impl Step<'_> {
 
 /// The URL as Chromium will understand it, if a session may go there. What the browser can reach is decided by its cell and
 /// by egress; this keeps the browser's own pages and the cell's files out of sight.
-fn allowed(url: &str) -> Result<String, Failure> {
+pub(crate) fn allowed(url: &str) -> Result<String, Failure> {
     let parsed = Url::parse(url).map_err(|error| Failure::Url(format!("not a URL: {error}")))?;
     match parsed.scheme() {
         "http" | "https" | "data" => Ok(parsed.into()),

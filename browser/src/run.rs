@@ -22,7 +22,7 @@ const MAX_SIDE: u32 = 4096;
 /// ends Chromium.
 #[derive(Debug)]
 pub struct Browser {
-    link: Link,
+    pub(crate) link: Link,
     view: View,
 }
 

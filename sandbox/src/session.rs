@@ -18,6 +18,7 @@ use crate::files;
 use crate::limits::Limits;
 use crate::sandbox::{Hub, Wanted};
 use crate::usage::Taking;
+use crate::wires::Wires;
 use anchorhold_jail::control::{Boottime, CellInfo, ToWarden, Tombstone};
 use anchorhold_jail::counters::Counters;
 use anchorhold_jail::egress::Network;
@@ -135,7 +136,17 @@ impl Session {
     /// [`Error::Closed`], [`Error::Lost`]; and when there is no cell for it: [`Error::Capacity`],
     /// [`Error::Isolation`], [`Error::NoImage`], [`Error::Unavailable`].
     pub async fn execute(&self, execution: Execution) -> Result<Finished, Error> {
-        let ticket = self.inner.submit(execution)?;
+        let ticket = self.inner.submit(execution, Vec::new())?;
+        ticket.result().await
+    }
+
+    /// As [`Session::execute`], for a cell that converses by these pipes instead of running code. It hears the end of
+    /// them when it ends, and they end with it.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub async fn converse(&self, execution: Execution, wires: Wires) -> Result<Finished, Error> {
+        let ticket = self.inner.submit(execution, vec![wires.heard, wires.told])?;
         ticket.result().await
     }
 
@@ -254,7 +265,7 @@ impl Drop for Ticket {
 }
 
 impl Inner {
-    fn submit(self: &Arc<Self>, execution: Execution) -> Result<Ticket, Error> {
+    fn submit(self: &Arc<Self>, execution: Execution, descriptors: Vec<OwnedFd>) -> Result<Ticket, Error> {
         let Execution { id, context, reset_context, code, dialect, stdin, stdin_open, env, cwd, timeout_us } =
             execution;
         let output_bytes = self.spec.limits.output_bytes;
@@ -271,7 +282,7 @@ impl Inner {
             id,
             Job {
                 context,
-                packets: Some(packets),
+                packets: Some((packets, descriptors)),
                 timeout_us,
                 accepted: Instant::now(),
                 cell: None,

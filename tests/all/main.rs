@@ -43,6 +43,7 @@ mod audit;
 mod billing;
 mod boa;
 mod browser;
+mod cdp;
 mod cli;
 mod contexts;
 mod executions;
@@ -81,6 +82,7 @@ const ROOMS: &[Room] = &[
     inputs::all,
     openapi::all,
     browser::all,
+    cdp::all,
     billing::all,
     tenants::all,
     transfers::all,

@@ -1,4 +1,10 @@
-//! `/v1/sessions/{id}/browser/actions`
+//! `/v1/sessions/{id}/browser/…`: actions here, below it who speaks to the browser for longer.
+
+mod cdp;
+pub(super) mod link;
+mod wire;
+
+pub(super) use cdp::cdp;
 
 use super::body::{Fields, Object};
 use super::error::Problem;

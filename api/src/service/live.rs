@@ -2,6 +2,7 @@
 
 use super::cells::Session;
 use super::context::Defaults;
+use super::helm::Helm;
 use super::upkeep::Command;
 use super::{Refusal, SessionChange, context_id, later, now_us};
 use crate::ledger::{Place, SessionRow, Terms};
@@ -57,6 +58,8 @@ pub(super) struct Live {
     pub(super) account: Arc<Account>,
     pub(super) terms: Terms,
     pub(super) cells: Session,
+    /// Who steers its browser.
+    pub(super) helm: Arc<Helm>,
     /// Held while its life or tags are changed in the ledger and here.
     pub(super) change: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -114,6 +117,7 @@ impl Live {
             account,
             terms: row.terms.clone(),
             cells,
+            helm: Arc::default(),
             change: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
             ended: Notify::new(),

@@ -6,6 +6,7 @@
 
 mod actions;
 mod chromium;
+mod clients;
 mod dialogs;
 mod ends;
 mod frames;

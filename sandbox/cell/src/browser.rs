@@ -1,7 +1,8 @@
 //! The browser cell: a Chromium, and this process, its pid 1, which drives it.
 //!
-//! An execution's code is a list of actions, JSON as the API's clients write it. What Chromium says is read here, behind
-//! walls and on the session's account, and not by the API.
+//! An execution's code is a list of actions, JSON as the API's clients write it. One that comes with two ends of pipes
+//! instead is a client that speaks the browser's protocol itself, for as long as it does. What Chromium and clients say is
+//! read here, behind walls and on the session's account, and not by the API.
 //!
 //! Two threads. The main one converses with Chromium, also between executions, because a browser that nobody listens to
 //! stops. The receiving thread reads the hatch and answers new listeners.
@@ -10,7 +11,7 @@ mod chromium;
 
 use crate::life::{self, Walling};
 use crate::outbox::Outbox;
-use anchorhold_browser::{Action, Browser, Failure, Outcome, page, report};
+use anchorhold_browser::{Action, Browser, Departure, Failure, Outcome, page, report};
 use anchorhold_jail::hatch::{Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::packet::{self, Assembler, PacketError};
@@ -23,6 +24,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 /// The receiving thread decodes messages of some megabytes, on the heap.
@@ -38,7 +40,7 @@ const PAGE: &str = "application/vnd.anchorhold.page+json";
 
 /// What the receiving thread passes on.
 enum Order {
-    Execute(Execute),
+    Execute(Execute, Vec<OwnedFd>),
     Cancel(ExecutionId),
 }
 
@@ -77,7 +79,7 @@ async fn work(browser: &mut Browser, outbox: &Outbox, store: &Store, orders: &mu
             () = browser.ended() => return,
         };
         match order {
-            Some(Order::Execute(job)) => execute(browser, outbox, store, orders, job).await,
+            Some(Order::Execute(job, wires)) => execute(browser, outbox, store, orders, (job, wires)).await,
             // It ended before it was told.
             Some(Order::Cancel(_)) => {}
             None => return,
@@ -90,22 +92,21 @@ async fn execute(
     outbox: &Outbox,
     store: &Store,
     orders: &mut UnboundedReceiver<Order>,
-    job: Execute,
+    (job, wires): (Execute, Vec<OwnedFd>),
 ) {
     let began = Instant::now();
     outbox.begin(job.execution, job.output_bytes);
     let deadline = began + Duration::from_micros(job.timeout_us);
-    let (how, error) = match serde_json::from_str::<Vec<Action>>(&job.code) {
-        Err(error) => (How::Failed, Some(("INVALID_ACTIONS", error.to_string()))),
-        Ok(actions) => {
-            let mut run = Run { browser, outbox, store, deadline, failure: None };
-            let cancelled = tokio::select! {
-                biased;
-                () = run.actions(&actions) => false,
-                () = cancelled(orders, outbox, job.execution) => true,
-            };
-            run.outcome(cancelled)
+    let done = async {
+        match <[OwnedFd; 2]>::try_from(wires) {
+            Ok(wires) => converse(browser, wires, deadline).await,
+            Err(_) => act(browser, outbox, store, &job.code, deadline).await,
         }
+    };
+    let (how, error) = tokio::select! {
+        biased;
+        done = done => done,
+        () = cancelled(orders, outbox, job.execution) => (How::Cancelled, None),
     };
     if let Ok(summary) = browser.summary(Instant::now() + WHERE_WAIT).await {
         outbox.value(value(PAGE, page(&summary)).as_bytes());
@@ -121,6 +122,36 @@ async fn execute(
     }
 }
 
+/// How an execution ended, and the name and text of its error.
+type Done = (How, Option<(&'static str, String)>);
+
+async fn act(browser: &mut Browser, outbox: &Outbox, store: &Store, code: &str, deadline: Instant) -> Done {
+    let actions = match serde_json::from_str::<Vec<Action>>(code) {
+        Ok(actions) => actions,
+        Err(error) => return (How::Failed, Some(("INVALID_ACTIONS", error.to_string()))),
+    };
+    let mut run = Run { browser, outbox, store, deadline, failure: None };
+    run.actions(&actions).await;
+    run.outcome()
+}
+
+/// Lets a client speak for itself until it leaves: by the first pipe it is heard, by the second it hears.
+async fn converse(browser: &mut Browser, [heard, told]: [OwnedFd; 2], deadline: Instant) -> Done {
+    let wires = pipe::Receiver::from_owned_fd(heard).and_then(|heard| {
+        let told = pipe::Sender::from_owned_fd(told)?;
+        Ok((heard, told))
+    });
+    let (heard, told) = match wires {
+        Ok(wires) => wires,
+        Err(error) => return (How::Failed, Some(("NO_PIPE", error.to_string()))),
+    };
+    match tokio::time::timeout_at(deadline.into(), browser.converse(heard, told)).await {
+        Err(_) => (How::TimedOut, None),
+        Ok(Departure::Left) => (How::Succeeded, None),
+        Ok(why) => (How::Failed, Some(("CLIENT_DISMISSED", why.to_string()))),
+    }
+}
+
 /// Ends when the running execution is cancelled.
 async fn cancelled(orders: &mut UnboundedReceiver<Order>, outbox: &Outbox, running: ExecutionId) {
     loop {
@@ -128,7 +159,7 @@ async fn cancelled(orders: &mut UnboundedReceiver<Order>, outbox: &Outbox, runni
             Some(Order::Cancel(id)) if id == running => return,
             Some(Order::Cancel(_)) => {}
             // The API runs one at a time; a second one is its mistake and costs it nothing.
-            Some(Order::Execute(job)) => {
+            Some(Order::Execute(job, _)) => {
                 let mut busy = ended(job.execution, How::Failed, Duration::ZERO);
                 busy.error = Some(error_json("CELL_BUSY", "other actions are running"));
                 let _told = outbox.say(&FromCell::Ended(busy));
@@ -195,9 +226,8 @@ impl Run<'_> {
         outcome
     }
 
-    fn outcome(self, cancelled: bool) -> (How, Option<(&'static str, String)>) {
+    fn outcome(self) -> Done {
         match self.failure {
-            _ if cancelled => (How::Cancelled, None),
             None => (How::Succeeded, None),
             Some(_) if Instant::now() >= self.deadline => (How::TimedOut, None),
             Some(why) => (How::Failed, Some(("ACTION_FAILED", why.to_string()))),
@@ -259,7 +289,7 @@ fn receiver(outbox: &Arc<Outbox>, orders: UnboundedSender<Order>) -> io::Result<
         loop {
             let heard = assembler.receive_next(outbox.hatch().as_fd());
             let handled = heard.and_then(|heard| match heard {
-                Some((message, _descriptors)) => handle(&outbox, &orders, message),
+                Some((message, descriptors)) => handle(&outbox, &orders, message, descriptors),
                 None => Ok(()),
             });
             // Both the warden and the API are gone, or something that is neither of them speaks.
@@ -270,9 +300,14 @@ fn receiver(outbox: &Arc<Outbox>, orders: UnboundedSender<Order>) -> io::Result<
     })
 }
 
-fn handle(outbox: &Outbox, orders: &UnboundedSender<Order>, message: ToCell) -> Result<(), PacketError> {
+fn handle(
+    outbox: &Outbox,
+    orders: &UnboundedSender<Order>,
+    message: ToCell,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(), PacketError> {
     let order = match message {
-        ToCell::Execute(job) => Order::Execute(job),
+        ToCell::Execute(job) => Order::Execute(job, descriptors),
         ToCell::Cancel { execution } => Order::Cancel(execution),
         ToCell::Attach { generation } => return outbox.attach(generation),
         ToCell::Acknowledge { execution } => {

@@ -32,7 +32,8 @@ pub enum ToCell {
         /// Returned in the answer, so that the listener knows where its own reading begins.
         generation: u64,
     },
-    /// Run code.
+    /// Run code. In a browser cell two descriptors instead of code let a client speak the browser's protocol itself:
+    /// ends of pipes, to read what it says and to write what it hears.
     Execute(Execute),
     /// End the running execution if it is this one; the interpreter's state survives where it can.
     Cancel {

@@ -7,6 +7,7 @@ use super::{NetworkMode, merged};
 use crate::http::archive::Format as ArchiveFormat;
 use crate::http::execution::{Disconnect, Signal};
 use crate::http::usage::GroupBy;
+use crate::service::LinkRole;
 use crate::words::{Engine, Language, Runtime, SessionStatus};
 use std::collections::BTreeMap;
 use utoipa::openapi::RefOr;
@@ -160,6 +161,17 @@ pub(in crate::http) struct ActionsRequest {
     background: Option<bool>,
     /// What becomes of them when the client of their stream goes away: `continue` where omitted.
     on_disconnect: Option<Disconnect>,
+}
+
+/// A link to a session's browser.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct LinkRequest {
+    /// What it is for.
+    role: LinkRole,
+    /// Seconds that it is good: 300 where omitted, at most 3,600.
+    #[schema(minimum = 0.001, maximum = 3600)]
+    ttl_seconds: Option<f64>,
 }
 
 /// A session and an execution in one: the fields of both, and files.

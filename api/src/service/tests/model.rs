@@ -8,7 +8,7 @@
 use anchorhold_sandbox::{
     ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus, Digest,
     Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome,
-    Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls, WorkspacePath,
+    Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls, WorkspacePath, Wires,
     Written,
 };
 use bytes::Bytes;
@@ -256,6 +256,10 @@ impl Session {
         }
         self.world.runtime.spawn(self.world.clone().program(self.id, execution));
         self.result(id).await
+    }
+
+    pub async fn converse(&self, execution: Execution, _: Wires) -> Result<Finished, Error> {
+        self.execute(execution).await
     }
 
     async fn result(&self, id: ExecutionId) -> Result<Finished, Error> {
