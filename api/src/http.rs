@@ -78,6 +78,7 @@ pub fn router(service: Service, audit: Audit, mcp: mcp::Endpoint, names: Names) 
         .route("/mcp", post(tools).get(tools).delete(tools))
         // WebSocket, which the document has no words for.
         .route("/v1/sessions/{id}/browser/cdp", get(browser::cdp))
+        .route("/v1/sessions/{id}/browser/live", get(browser::live))
         .fallback(async || Problem::new(Code::NotFound, "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the route does not take this method")
@@ -107,6 +108,8 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(archive::unpack, archive::pack))
         .routes(routes!(browser::act))
         .routes(routes!(browser::link::link))
+        .routes(routes!(browser::look::show, browser::look::close))
+        .routes(routes!(browser::look::screenshot))
         .routes(routes!(usage::of_session))
         .routes(routes!(usage::of_tenant))
         .routes(routes!(usage::prices))

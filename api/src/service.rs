@@ -25,6 +25,7 @@ mod once;
 mod recovery;
 mod tenants;
 mod upkeep;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -39,6 +40,7 @@ pub use helm::LinkRole;
 pub use once::{Await, Key};
 pub use tenants::{NewTenant, TenantChange};
 pub use upkeep::Parts;
+pub use watch::{Hand, Holder, Sight, Tab, Watch};
 
 use crate::config::SessionPolicy;
 use crate::ledger::{

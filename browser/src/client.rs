@@ -12,12 +12,17 @@
 //! So it cannot name a session of ours, and we hear nothing of what is said in its own. What it did to the browser by its
 //! sessions (emulation, interception, scripts for new documents) ends with them; pages that it opened stay.
 //!
+//! While a person has taken over, what the client says waits, and it is told so by events of a domain of ours:
+//! `Anchorhold.paused`, `Anchorhold.resumed`.
+//!
 //! Both directions are bounded: a message by its length, what it asks by its own waiting until Chromium has read, what it
 //! does not read by a backlog after which it is dismissed.
 
 use crate::connection::{Answer, CallError, Connection};
 use crate::gate::{Verdict, judge};
 use crate::run::Browser;
+use crate::screen::Hold;
+use crate::store::accept_downloads;
 use chromiumoxide_cdp::cdp::browser_protocol::target::{
     CreateTargetParams, DetachFromTargetParams, SessionId,
 };
@@ -155,12 +160,7 @@ impl Ear {
     }
 
     /// An event of such a session; which session is gone by it, if one is.
-    pub(crate) fn event(
-        &mut self,
-        session: &str,
-        method: &str,
-        params: Option<&RawValue>,
-    ) -> Option<String> {
+    pub(crate) fn event(&mut self, session: &str, method: &str, params: Option<&RawValue>) -> Option<String> {
         let named = || serde_json::from_str::<InSession>(params?.get()).ok()?.session_id;
         let gone = match method {
             "Target.attachedToTarget" => {
@@ -196,6 +196,8 @@ impl Drop for Stay {
         let root = Some(self.root.clone());
         self.connection
             .tell(None, &DetachFromTargetParams { session_id: root, ..DetachFromTargetParams::default() });
+        // What it said of them has ended with its session, and with that what we said.
+        accept_downloads(&self.connection);
     }
 }
 
@@ -210,7 +212,8 @@ impl Browser {
         match self.let_in().await {
             Err(why) => why.into(),
             Ok((stay, heard)) => tokio::select! {
-                departure = listen(reader, &stay) => departure,
+                departure = listen(reader, &stay, &self.hold) => departure,
+                () = tell_pauses(&stay.backlog, &self.hold) => Departure::Deaf,
                 departure = speak(writer, heard, &stay.backlog.bytes) => departure,
                 () = stay.backlog.full.notified() => Departure::Deaf,
                 () = self.ended() => CallError::Ended.into(),
@@ -244,7 +247,7 @@ async fn speak(
     while let Some(message) = heard.recv().await {
         let Ok(length) = u32::try_from(message.len()) else { return Departure::Deaf };
         let sent = async {
-            writer.write_all(&length.to_le_bytes()).await?;
+            writer.write_u32_le(length).await?;
             writer.write_all(&message).await
         };
         if sent.await.is_err() {
@@ -255,15 +258,25 @@ async fn speak(
     Departure::Deaf
 }
 
-/// Reads what the client says, and does it.
-async fn listen(mut reader: impl AsyncRead + Unpin, stay: &Stay) -> Departure {
+/// Tells the client when a person takes over and gives back. Ends when it does not read.
+async fn tell_pauses(backlog: &Backlog, hold: &Hold) {
+    loop {
+        hold.until(true).await;
+        if !backlog.say(&Said { method: Some("Anchorhold.paused"), ..Said::default() }) {
+            return;
+        }
+        hold.until(false).await;
+        if !backlog.say(&Said { method: Some("Anchorhold.resumed"), ..Said::default() }) {
+            return;
+        }
+    }
+}
+
+/// Reads what the client says, and does it; while a person has taken over, it waits.
+async fn listen(mut reader: impl AsyncRead + Unpin, stay: &Stay, hold: &Hold) -> Departure {
     let mut message = Vec::new();
     loop {
-        let mut length = [0; 4];
-        if reader.read_exact(&mut length).await.is_err() {
-            return Departure::Left;
-        }
-        let length = u32::from_le_bytes(length);
+        let Ok(length) = reader.read_u32_le().await else { return Departure::Left };
         if usize::try_from(length).map_or(true, |length| length > MAX_CLIENT_MESSAGE_BYTES) {
             return Departure::TooLong;
         }
@@ -273,6 +286,7 @@ async fn listen(mut reader: impl AsyncRead + Unpin, stay: &Stay) -> Departure {
             Ok(read) if u32::try_from(read) == Ok(length) => {}
             _ => return Departure::Left,
         }
+        hold.until(false).await;
         match take(&message, stay).await {
             Ok(true) => {}
             Ok(false) => return Departure::Left,

@@ -113,7 +113,7 @@ pub(crate) fn judge<'a>(method: &str, params: Option<&'a RawValue>) -> Verdict<'
         "Network.loadNetworkResource" | "Fetch.continueRequest" | "Network.continueInterceptedRequest" => {
             |params| url(params, false)
         }
-        "DOM.setFileInputFiles" => |params| files(params),
+        "DOM.setFileInputFiles" => files,
         "Input.dispatchDragEvent" => |params| match params.get_mut("data").and_then(Value::as_object_mut) {
             Some(data) => files(data),
             None => Ok(()),
@@ -164,7 +164,7 @@ fn files(params: &mut Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
-fn in_workspace(path: &str) -> Result<String, String> {
+pub(crate) fn in_workspace(path: &str) -> Result<String, String> {
     let below = path.strip_prefix(WORKSPACE).map_or(path, |rest| rest.trim_start_matches('/'));
     let plain = !below.starts_with('/') && below.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if plain { Ok(format!("{WORKSPACE}/{below}")) } else { Err(format!("{path} is not in {WORKSPACE}")) }
@@ -264,7 +264,10 @@ mod tests {
             assert_eq!(opened, json!({"url": "http://a.example/b", "x": 1}));
         }
         assert_eq!(passed("Target.createTarget", &json!({"url": ""})).unwrap()["url"], "about:blank");
-        assert_eq!(passed("Fetch.continueRequest", &json!({"requestId": "1"})).unwrap(), json!({"requestId": "1"}));
+        assert_eq!(
+            passed("Fetch.continueRequest", &json!({"requestId": "1"})).unwrap(),
+            json!({"requestId": "1"})
+        );
         // The name comes twice: what is looked at is what the browser gets.
         let twice = RawValue::from_string(r#"{"url":"http://a/","url":"file:///x"}"#.to_owned()).unwrap();
         assert!(matches!(judge("Page.navigate", Some(&twice)), Verdict::Refuse(_)));
@@ -276,7 +279,16 @@ mod tests {
         for (file, path) in [("a.txt", "/workspace/a.txt"), ("/workspace/b/c", "/workspace/b/c")] {
             assert_eq!(set(file).unwrap()["files"], json!([path]));
         }
-        for file in ["/etc/passwd", "/workspace/../etc/passwd", "../x", "a/../../x", "/workspacex", "", "/workspace", "a//b"] {
+        for file in [
+            "/etc/passwd",
+            "/workspace/../etc/passwd",
+            "../x",
+            "a/../../x",
+            "/workspacex",
+            "",
+            "/workspace",
+            "a//b",
+        ] {
             assert!(set(file).is_err(), "{file}");
         }
         let drag = json!({"type": "drop", "data": {"files": ["/etc/passwd"]}});

@@ -41,7 +41,9 @@ impl Step<'_> {
         let answer: Answer =
             connection.call_as(Some(&session), "Page.navigate", params, self.deadline).await?;
         if answer.is_download {
-            return Err(Failure::Navigation("the URL is a download, not a page".to_owned()));
+            return Err(Failure::Navigation(
+                "the URL is a download, not a page: it lands in /workspace/downloads".to_owned(),
+            ));
         }
         if let Some(why) = answer.error_text {
             let status = answer.loader_id.and_then(|loader| self.status_of(tab, &loader));

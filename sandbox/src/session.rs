@@ -150,6 +150,18 @@ impl Session {
         ticket.result().await
     }
 
+    /// Has a context's cell converse by these pipes beside what it runs. `Some`: it has no cell, and they are not used.
+    pub fn watch(&self, context: &ContextKey, wires: Wires) -> Option<Wires> {
+        let core = locked(&self.inner.core);
+        match core.cell(context).zip(Packets::new(&ToCell::Watch).ok()) {
+            Some((cell, packets)) => {
+                cell.send(packets, vec![wires.heard, wires.told]);
+                None
+            }
+            None => Some(wires),
+        }
+    }
+
     /// Ends an execution, running or waiting; its result says what became of it. `false`: it is neither here.
     pub fn cancel(&self, id: ExecutionId) -> bool {
         let mut core = locked(&self.inner.core);

@@ -31,10 +31,9 @@ pub struct Cdp {
 pub fn open(url: &str, headers: &[(&str, &str)]) -> Result<std::result::Result<WebSocket<TcpStream>, u16>> {
     let mut request = url.into_client_request()?;
     for (name, value) in headers {
-        request.headers_mut().insert(
-            tungstenite::http::HeaderName::from_bytes(name.as_bytes())?,
-            value.parse()?,
-        );
+        request
+            .headers_mut()
+            .insert(tungstenite::http::HeaderName::from_bytes(name.as_bytes())?, value.parse()?);
     }
     let address = request.uri().authority().context("an address")?.as_str().to_owned();
     let stream = TcpStream::connect(address)?;
@@ -56,6 +55,23 @@ impl Cdp {
         Ok(Self { socket: socket.map_err(|status| anyhow::anyhow!("refused: {status}"))?, last_id: 0 })
     }
 
+    /// Calls, and waits for nothing.
+    pub fn say(&mut self, session: &str, method: &str, params: &Value) -> Result<()> {
+        self.last_id += 1;
+        let call = json!({"id": self.last_id, "sessionId": session, "method": method, "params": params});
+        self.send(call.to_string())
+    }
+
+    /// The next event.
+    pub fn event(&mut self) -> Result<Value> {
+        loop {
+            let said = self.next()?.map_err(|code| anyhow::anyhow!("closed: {code}"))?;
+            if said["method"].is_string() {
+                return Ok(said);
+            }
+        }
+    }
+
     fn send(&mut self, text: impl Into<String>) -> Result<()> {
         Ok(self.socket.send(Message::text(text.into()))?)
     }
@@ -72,7 +88,7 @@ impl Cdp {
     }
 
     /// With which code it is closed; what is said before is passed over.
-    fn closed(&mut self) -> Result<u16> {
+    pub fn closed(&mut self) -> Result<u16> {
         loop {
             if let Err(code) = self.next()? {
                 return Ok(code);
@@ -148,7 +164,11 @@ fn a_link_is_for_one_session_one_role_and_a_while(shared: &Shared) -> Result<()>
         (format!("{elsewhere}?token={token}"), vec![], 401),
         (link(&client, &session, "view")?.replace("http:", "ws:").replace("/live?", "/cdp?"), vec![], 401),
         (short, vec![], 401),
-        (endpoint.replace(&session, "ses_00000000000000000000000000"), vec![("authorization", &*bearer)], 404),
+        (
+            endpoint.replace(&session, "ses_00000000000000000000000000"),
+            vec![("authorization", &*bearer)],
+            404,
+        ),
         (format!("{url}&more=1"), vec![], 422),
     ] {
         assert_eq!(open(&url, &headers)?.err(), Some(status), "{url}");
@@ -214,7 +234,10 @@ fn a_connection_is_an_execution(shared: &Shared) -> Result<()> {
     };
     let mut cdp = Cdp::connect(&client, &session)?;
     let page = cdp.page()?;
-    assert_eq!(cdp.js(&page, "let sum = 0; for (let i = 0; i < 3e8; i++) sum += i; window.mark = 5; 6 * 7")?, 42);
+    assert_eq!(
+        cdp.js(&page, "let sum = 0; for (let i = 0; i < 3e8; i++) sum += i; window.mark = 5; 6 * 7")?,
+        42
+    );
     let running = listed()?;
     assert_eq!((running.len(), &running[0]["status"]), (1, &json!("running")));
     assert_eq!((&running[0]["language"], &running[0]["runtime"]), (&json!("browser"), &json!("native")));

@@ -53,6 +53,7 @@ mod http2;
 mod inputs;
 mod isolation;
 mod limits;
+mod live;
 mod mcp;
 mod metrics;
 mod neighbours;
@@ -83,6 +84,7 @@ const ROOMS: &[Room] = &[
     openapi::all,
     browser::all,
     cdp::all,
+    live::all,
     billing::all,
     tenants::all,
     transfers::all,

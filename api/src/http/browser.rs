@@ -2,9 +2,12 @@
 
 mod cdp;
 pub(super) mod link;
+mod live;
+pub(super) mod look;
 mod wire;
 
 pub(super) use cdp::cdp;
+pub(super) use live::live;
 
 use super::body::{Fields, Object};
 use super::error::Problem;

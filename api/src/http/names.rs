@@ -25,7 +25,9 @@ impl Names {
         let forbidden = |what: &str| Problem::new(Code::Forbidden, what);
         let host = host(headers, uri)?;
         if !self.hosts.iter().any(|allowed| answers_to(allowed, &host)) {
-            return Err(forbidden("this server is not reached by that Host; see `hosts` of its configuration"));
+            return Err(forbidden(
+                "this server is not reached by that Host; see `hosts` of its configuration",
+            ));
         }
         for origin in headers.get_all(header::ORIGIN) {
             let origin = origin.to_str().unwrap_or_default();
@@ -80,13 +82,16 @@ mod tests {
         for host in ["localhost", "LOCALHOST:8080", "[::1]:80", "a.example:1", "b.example:8443"] {
             assert!(check(host, None), "{host}");
         }
-        for host in ["evil.example", "b.example", "b.example:80", "localhost.evil.example", "x@localhost", ""] {
+        for host in ["evil.example", "b.example", "b.example:80", "localhost.evil.example", "x@localhost", ""]
+        {
             assert!(!check(host, None), "{host}");
         }
         for origin in ["http://localhost:8080", "https://localhost:8080", "https://app.example"] {
             assert!(check("localhost:8080", Some(origin)), "{origin}");
         }
-        for origin in ["null", "http://localhost", "http://evil.example", "file://", "", "https://app.example.evil"] {
+        for origin in
+            ["null", "http://localhost", "http://evil.example", "file://", "", "https://app.example.evil"]
+        {
             assert!(!check("localhost:8080", Some(origin)), "{origin}");
         }
     }

@@ -4,7 +4,7 @@
 //! the cell; here are only the ends of two pipes.
 
 use super::execution::Opened;
-use super::helm::{Held, Who};
+use super::helm::Held;
 use super::live::Live;
 use super::once::{Answer, Await};
 use super::{OnDisconnect, Refusal, Service, browser, now_us};
@@ -72,7 +72,7 @@ impl Service {
     pub async fn converse(&self, tenant: &Tenant, session: SessionId) -> Result<Conversation, Refusal> {
         let stream = self.0.streams.clone().try_acquire_owned().map_err(|_| Refusal::Streams)?;
         let live = self.find(tenant, session).await?;
-        let helm = live.helm.take(Who::Client)?;
+        let helm = live.helm.let_client().await?;
         let (wires, line) = wires()?;
         let talk = Talk { wires, _helm: helm };
         let timeout_us = live.left_us().saturating_sub(BEFORE_THE_END_US).max(1);

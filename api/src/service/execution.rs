@@ -176,7 +176,7 @@ impl Service {
         let once = key.map(|key| key.of(tenant.id(), format!("executions/{session}")));
         let answer = self.at_most_once(once.clone(), awaited, async move {
             if request.language == Language::Browser {
-                service.find(&tenant, session).await?.helm.may_act()?;
+                service.find(&tenant, session).await?.helm.may_act().await?;
             }
             let work = service.open(&tenant, session, id, request, once).await?;
             service.go_on(work, awaited).await

@@ -117,8 +117,12 @@ async fn a_client_drives_beside_us_and_leaves_its_pages() {
     assert_eq!(chromium.js("innerWidth").await, 1280);
     // The next one finds what the last has left.
     with_client(&mut chromium, async |client| {
-        let page = client.attach().await;
-        assert_eq!(client.js(&page, "window.mark").await, 7);
+        let targets = client.call("", "Target.getTargets", json!({})).await;
+        let known = |target: &&Value| target["title"] == "theirs";
+        let target = targets["targetInfos"].as_array().unwrap().iter().find(known).expect("its page");
+        let attach = json!({"targetId": target["targetId"], "flatten": true});
+        let page = client.call("", "Target.attachToTarget", attach).await["sessionId"].clone();
+        assert_eq!(client.js(page.as_str().unwrap(), "window.mark").await, 7);
     })
     .await;
     chromium.end().await;
@@ -138,11 +142,15 @@ async fn what_would_reach_out_of_the_pages_is_refused() {
     let mut chromium = Chromium::start().await;
     with_client(&mut chromium, async |client| {
         let page = client.attach().await;
-        for url in ["file:///etc/passwd", "view-source:file:///etc/passwd", "chrome://version", "devtools://x"] {
+        for url in
+            ["file:///etc/passwd", "view-source:file:///etc/passwd", "chrome://version", "devtools://x"]
+        {
             client.refused(&page, "Page.navigate", json!({ "url": url })).await;
             client.refused("", "Target.createTarget", json!({ "url": url })).await;
         }
-        for method in ["Browser.crash", "SystemInfo.getInfo", "Target.exposeDevToolsProtocol", "Tethering.bind"] {
+        for method in
+            ["Browser.crash", "SystemInfo.getInfo", "Target.exposeDevToolsProtocol", "Tethering.bind"]
+        {
             let why = client.refused("", method, json!({})).await;
             assert!(why.contains("not offered"), "{why}");
         }

@@ -7,6 +7,7 @@
 mod actions;
 mod chromium;
 mod clients;
+mod content;
 mod dialogs;
 mod ends;
 mod frames;

@@ -11,7 +11,7 @@ mod chromium;
 
 use crate::life::{self, Walling};
 use crate::outbox::Outbox;
-use anchorhold_browser::{Action, Browser, Departure, Failure, Outcome, page, report};
+use anchorhold_browser::{Action, Browser, Departure, Failure, Outcome, Screen, page, report};
 use anchorhold_jail::hatch::{Ended, Execute, FromCell, How, ToCell, VALUE_BYTES_MAX};
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::packet::{self, Assembler, PacketError};
@@ -34,6 +34,9 @@ const START_WAIT: Duration = Duration::from_secs(9);
 /// How long the browser may take to say where it is, after everything.
 const WHERE_WAIT: Duration = Duration::from_secs(1);
 
+/// Those who watch at a time.
+const WATCHERS_MAX: usize = 16;
+
 /// What the values of an execution are: what became of an action, and where the browser is after all of them.
 const RESULT: &str = "application/vnd.anchorhold.action+json";
 const PAGE: &str = "application/vnd.anchorhold.page+json";
@@ -42,6 +45,7 @@ const PAGE: &str = "application/vnd.anchorhold.page+json";
 enum Order {
     Execute(Execute, Vec<OwnedFd>),
     Cancel(ExecutionId),
+    Watch(Vec<OwnedFd>),
 }
 
 /// Runs a cell in this process, from `Prepared` to its end.
@@ -73,6 +77,8 @@ pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
 
 /// Executes until the browser or the hatch has ended.
 async fn work(browser: &mut Browser, outbox: &Outbox, store: &Store, orders: &mut UnboundedReceiver<Order>) {
+    let screen = browser.screen();
+    tokio::spawn(async move { screen.cast().await });
     loop {
         let order = tokio::select! {
             order = orders.recv() => order,
@@ -82,6 +88,7 @@ async fn work(browser: &mut Browser, outbox: &Outbox, store: &Store, orders: &mu
             Some(Order::Execute(job, wires)) => execute(browser, outbox, store, orders, (job, wires)).await,
             // It ended before it was told.
             Some(Order::Cancel(_)) => {}
+            Some(Order::Watch(wires)) => watch(browser.screen(), wires),
             None => return,
         }
     }
@@ -97,6 +104,7 @@ async fn execute(
     let began = Instant::now();
     outbox.begin(job.execution, job.output_bytes);
     let deadline = began + Duration::from_micros(job.timeout_us);
+    let screen = browser.screen();
     let done = async {
         match <[OwnedFd; 2]>::try_from(wires) {
             Ok(wires) => converse(browser, wires, deadline).await,
@@ -106,7 +114,7 @@ async fn execute(
     let (how, error) = tokio::select! {
         biased;
         done = done => done,
-        () = cancelled(orders, outbox, job.execution) => (How::Cancelled, None),
+        () = cancelled(orders, outbox, &screen, job.execution) => (How::Cancelled, None),
     };
     if let Ok(summary) = browser.summary(Instant::now() + WHERE_WAIT).await {
         outbox.value(value(PAGE, page(&summary)).as_bytes());
@@ -152,12 +160,30 @@ async fn converse(browser: &mut Browser, [heard, told]: [OwnedFd; 2], deadline: 
     }
 }
 
+/// Shows the browser to one more, if there is room for it.
+fn watch(screen: Screen, wires: Vec<OwnedFd>) {
+    let Ok([heard, told]) = <[OwnedFd; 2]>::try_from(wires) else { return };
+    let (Ok(heard), Ok(told)) = (pipe::Receiver::from_owned_fd(heard), pipe::Sender::from_owned_fd(told))
+    else {
+        return;
+    };
+    if screen.watchers() < WATCHERS_MAX {
+        tokio::spawn(async move { screen.show(heard, told).await });
+    }
+}
+
 /// Ends when the running execution is cancelled.
-async fn cancelled(orders: &mut UnboundedReceiver<Order>, outbox: &Outbox, running: ExecutionId) {
+async fn cancelled(
+    orders: &mut UnboundedReceiver<Order>,
+    outbox: &Outbox,
+    screen: &Screen,
+    running: ExecutionId,
+) {
     loop {
         match orders.recv().await {
             Some(Order::Cancel(id)) if id == running => return,
             Some(Order::Cancel(_)) => {}
+            Some(Order::Watch(wires)) => watch(screen.clone(), wires),
             // The API runs one at a time; a second one is its mistake and costs it nothing.
             Some(Order::Execute(job, _)) => {
                 let mut busy = ended(job.execution, How::Failed, Duration::ZERO);
@@ -309,6 +335,7 @@ fn handle(
     let order = match message {
         ToCell::Execute(job) => Order::Execute(job, descriptors),
         ToCell::Cancel { execution } => Order::Cancel(execution),
+        ToCell::Watch => Order::Watch(descriptors),
         ToCell::Attach { generation } => return outbox.attach(generation),
         ToCell::Acknowledge { execution } => {
             outbox.acknowledge(execution);

@@ -64,6 +64,9 @@ pub enum ToCell {
     },
     /// A file operation (files cells). Transfers ([`FileAction::is_transfer`]) carry one descriptor: a pipe's end.
     File(FileRequest),
+    /// Somebody watches (browser cells), also while something runs. Descriptors: ends of pipes, to read what the watcher
+    /// says and to write what there is to see.
+    Watch,
 }
 
 /// What a cell needs to know about the session that takes it.

@@ -236,6 +236,12 @@ impl Core {
         self.jobs.get(&id)?.cell
     }
 
+    /// The cell of a context.
+    pub(super) fn cell(&self, context: &ContextKey) -> Option<Arc<Cell>> {
+        let cell = self.state.cell(context)?;
+        self.cells.get(&cell).map(|held| Arc::clone(&held.cell))
+    }
+
     /// Ends the interpreter of a context. `false`: it has none.
     pub(super) fn restart(&mut self, inner: &Arc<Inner>, context: &ContextKey) -> bool {
         let Some(cell) = self.state.cell(context) else { return false };

@@ -9,6 +9,7 @@ use anchorhold_browser::MAX_CLIENT_MESSAGE_BYTES;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::response::Response;
+use tokio::sync::mpsc;
 
 /// Lets a client in. What it says goes to the cell, where it is read.
 pub(in crate::http) async fn cdp(State(door): State<Door>, request: Request) -> Result<Response, Problem> {
@@ -18,14 +19,13 @@ pub(in crate::http) async fn cdp(State(door): State<Door>, request: Request) -> 
         .await
         .map_err(|why| Problem::new(Code::Malformed, format!("this takes WebSocket (HTTP/1.1): {why}")))?;
     let conversation = door.service.converse(&caller.0, session).await?;
-    let upgrade =
-        upgrade.max_message_size(MAX_CLIENT_MESSAGE_BYTES).max_frame_size(MAX_CLIENT_MESSAGE_BYTES);
+    let upgrade = upgrade.max_message_size(MAX_CLIENT_MESSAGE_BYTES).max_frame_size(MAX_CLIENT_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(|socket| relay(socket, conversation)))
 }
 
 async fn relay(socket: WebSocket, mut conversation: Conversation) {
-    let line = &mut conversation.line;
-    let (sink, over) = wire::carry(socket, &mut line.from, &mut line.to).await;
+    let (_nothing, news) = mpsc::channel(1);
+    let (sink, over) = wire::carry(socket, &mut conversation.line, |_| true, news).await;
     let ending = conversation.end().await;
     match over {
         Over::Refused(code, why) => wire::goodbye(sink, code, why).await,

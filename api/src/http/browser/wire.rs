@@ -4,6 +4,7 @@
 //! not read stops the cell's writing, and the other way round. What is held here at a time is one message of each
 //! direction, of bounded length.
 
+use anchorhold_sandbox::Line;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -63,6 +64,11 @@ impl Pulse {
         self.last_ms.store(self.ms(), Ordering::Relaxed);
     }
 
+    /// Until the next beat nothing is heard for another reason.
+    fn hold(&self) {
+        self.last_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
     fn silent(&self) -> bool {
         let silent_ms = self.ms().saturating_sub(self.last_ms.load(Ordering::Relaxed));
         Duration::from_millis(silent_ms) > SILENCE_MAX
@@ -71,20 +77,22 @@ impl Pulse {
 
 type Sink = SplitSink<WebSocket, Message>;
 
-/// Carries messages both ways until one side ends; the peer is still there to be told why.
+/// Carries messages both ways until one side ends; the peer is still there to be told why. What the peer says is carried
+/// if it is admitted; it is told our own `news`, too.
 pub(super) async fn carry(
     socket: WebSocket,
-    from: &mut pipe::Receiver,
-    to: &mut pipe::Sender,
+    line: &mut Line,
+    admit: impl FnMut(&str) -> bool,
+    news: mpsc::Receiver<String>,
 ) -> (Sink, Over) {
     let (mut sink, mut stream) = socket.split();
     let pulse = Pulse::new();
     let (next, messages) = mpsc::channel(1);
     let over = tokio::select! {
-        over = up(&mut stream, to, &pulse) => over,
-        over = down(&mut sink, messages, &pulse) => over,
+        over = up(&mut stream, &mut line.to, admit, &pulse) => over,
+        over = down(&mut sink, messages, news, &pulse) => over,
         // What it has read last is still to be told.
-        () = async { read(from, next).await; std::future::pending().await } => Over::Ended,
+        () = async { read(&mut line.from, next).await; std::future::pending().await } => Over::Ended,
     };
     (sink, over)
 }
@@ -105,7 +113,12 @@ pub(super) async fn goodbye(mut sink: Sink, code: u16, why: &str) {
 }
 
 /// From the peer to the cell.
-async fn up(stream: &mut SplitStream<WebSocket>, to: &mut pipe::Sender, pulse: &Pulse) -> Over {
+async fn up(
+    stream: &mut SplitStream<WebSocket>,
+    to: &mut pipe::Sender,
+    mut admit: impl FnMut(&str) -> bool,
+    pulse: &Pulse,
+) -> Over {
     while let Some(message) = stream.next().await {
         pulse.beat();
         let text = match message {
@@ -114,17 +127,25 @@ async fn up(stream: &mut SplitStream<WebSocket>, to: &mut pipe::Sender, pulse: &
             // Pings are answered by whoever reads them.
             Ok(Message::Ping(_) | Message::Pong(_)) => continue,
             Ok(Message::Close(_)) => return Over::Left,
-            Err(error) if is_too_long(&error) => return Over::Refused(close::TOO_LONG, "a message is too long"),
+            Err(error) if is_too_long(&error) => {
+                return Over::Refused(close::TOO_LONG, "a message is too long");
+            }
             Err(_) => return Over::Left,
         };
+        if !admit(text.as_str()) {
+            continue;
+        }
         let Ok(length) = u32::try_from(text.len()) else { return Over::Left };
         let sent = async {
-            to.write_all(&length.to_le_bytes()).await?;
+            to.write_u32_le(length).await?;
             to.write_all(text.as_bytes()).await
         };
+        // While the cell takes nothing (a person has taken over), the peer is not listened to, which is no silence of its.
+        pulse.hold();
         if sent.await.is_err() {
             return Over::Ended;
         }
+        pulse.beat();
     }
     Over::Left
 }
@@ -140,11 +161,7 @@ type Held = (String, SemaphorePermit<'static>);
 /// What the cell says, message by message, until it ends or says what is none.
 async fn read(from: &mut pipe::Receiver, next: mpsc::Sender<Held>) {
     loop {
-        let mut length = [0; 4];
-        if from.read_exact(&mut length).await.is_err() {
-            return;
-        }
-        let length = u32::from_le_bytes(length);
+        let Ok(length) = from.read_u32_le().await else { return };
         if length > FROM_CELL_BYTES_MAX {
             return tracing::warn!(length, "a cell's message is too long");
         }
@@ -165,7 +182,12 @@ async fn read(from: &mut pipe::Receiver, next: mpsc::Sender<Held>) {
 }
 
 /// From the cell to the peer, and pings when there is nothing.
-async fn down(sink: &mut Sink, mut messages: mpsc::Receiver<Held>, pulse: &Pulse) -> Over {
+async fn down(
+    sink: &mut Sink,
+    mut messages: mpsc::Receiver<Held>,
+    mut news: mpsc::Receiver<String>,
+    pulse: &Pulse,
+) -> Over {
     let mut ticks = interval(PING_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -174,6 +196,7 @@ async fn down(sink: &mut Sink, mut messages: mpsc::Receiver<Held>, pulse: &Pulse
                 Some((text, permit)) => (Message::Text(text.into()), Some(permit)),
                 None => return Over::Ended,
             },
+            Some(text) = news.recv() => (Message::Text(text.into()), None),
             _ = ticks.tick() => (Message::Ping(Default::default()), None),
         };
         // A peer that does not read is cut off by its connection.

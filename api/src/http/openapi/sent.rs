@@ -148,10 +148,10 @@ pub(in crate::http) struct ActionsRequest {
     /// In their order. Each has a `type`: `navigate {url, wait_until}`, `back`, `forward`, `reload`,
     /// `click {target, button, modifiers}`, `double_click`, `hover`, `drag {from, to}`, `type {target, text, delay_ms}`,
     /// `fill {target, value}`, `fill_form {fields}`, `clear {target}`, `select {target, value | label}`,
-    /// `check {target}`, `uncheck {target}`, `press {key}`, `scroll {target | dx, dy}`,
+    /// `check {target}`, `uncheck {target}`, `upload {target, paths}`, `press {key}`, `scroll {target | dx, dy}`,
     /// `wait_for {text | target | url | load | seconds}`, `snapshot {budget_bytes, since}`,
     /// `extract {format, target}`, `screenshot {format, full_page, target, clip, path}`, `pdf {path}`,
-    /// `evaluate {expression}`, `dialog {accept, text}`, `cookies {op}`, `set_viewport {width, height}`, `tabs {op}`.
+    /// `evaluate {expression}`, `dialog {accept, text}`, `cookies {op}`, `storage {op, area}`, `set_viewport {width, height}`, `tabs {op}`.
     #[schema(max_items = 100, value_type = Vec<Object>)]
     actions: Vec<serde_json::Value>,
     /// Seconds for all of them: 30 where omitted, at most `limits.execution_seconds`.

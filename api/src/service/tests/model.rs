@@ -8,8 +8,8 @@
 use anchorhold_sandbox::{
     ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus, Digest,
     Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image, Outcome,
-    Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls, WorkspacePath, Wires,
-    Written,
+    Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls, Wires,
+    WorkspacePath, Written,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -260,6 +260,10 @@ impl Session {
 
     pub async fn converse(&self, execution: Execution, _: Wires) -> Result<Finished, Error> {
         self.execute(execution).await
+    }
+
+    pub fn watch(&self, _: &ContextKey, wires: Wires) -> Option<Wires> {
+        Some(wires)
     }
 
     async fn result(&self, id: ExecutionId) -> Result<Finished, Error> {
