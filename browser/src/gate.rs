@@ -165,8 +165,8 @@ fn files(params: &mut Map<String, Value>) -> Result<(), String> {
 }
 
 pub(crate) fn in_workspace(path: &str) -> Result<String, String> {
-    let below = path.strip_prefix(WORKSPACE).map_or(path, |rest| rest.trim_start_matches('/'));
-    let plain = !below.starts_with('/') && below.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let below = path.strip_prefix(WORKSPACE).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path);
+    let plain = below.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if plain { Ok(format!("{WORKSPACE}/{below}")) } else { Err(format!("{path} is not in {WORKSPACE}")) }
 }
 
