@@ -6,7 +6,7 @@ export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench load fuzz-api fuzz-egress mcp-clients mcp-conformance setup images build ready own check clean
+.PHONY: help demo test run bench load fuzz-api fuzz-egress browser-clients mcp-clients mcp-conformance setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,6 +44,9 @@ CLIENTS := $(CACHE)/mcp-clients
 mcp-clients: ready $(CLIENTS)/installed ## the official MCP clients (Python, TypeScript) and an agent, against a server
 	@cd tests/mcp && export PYTHONDONTWRITEBYTECODE=1; \
 	$(CLIENTS)/venv/bin/python clients.py && $(CLIENTS)/venv/bin/python agent.py
+
+browser-clients: ready $(CLIENTS)/installed ## stock Playwright and Puppeteer, against a session's browser
+	@cd tests/mcp && export PYTHONDONTWRITEBYTECODE=1; $(CLIENTS)/venv/bin/python browsers.py
 
 mcp-conformance: ready $(CLIENTS)/installed ## the protocol's own test suite against the door for agents
 	@PATH="$(CLIENTS)/venv/bin:$$PATH" MCP_CONFORMANCE=$(CLIENTS)/node_modules/@modelcontextprotocol/conformance/dist/index.js \

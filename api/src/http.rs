@@ -12,6 +12,7 @@ pub(crate) mod error;
 mod event;
 mod execution;
 pub(crate) mod file;
+pub(crate) mod names;
 mod openapi;
 mod session;
 mod tenant;
@@ -38,6 +39,7 @@ use body::Object;
 use docs::Pages;
 use error::{Code, Problem};
 use futures_util::FutureExt as _;
+use names::Names;
 use serde::Serialize;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -62,16 +64,21 @@ struct Door {
     service: Service,
     pages: Arc<Pages>,
     mcp: mcp::Endpoint,
+    names: Arc<Names>,
 }
 
 /// All routes of the API.
-pub fn router(service: Service, audit: Audit, mcp: mcp::Endpoint) -> Router {
+pub fn router(service: Service, audit: Audit, mcp: mcp::Endpoint, names: Names) -> Router {
     let watched = (audit, service.metrics().clone());
     let (routes, document) = routes().split_for_parts();
-    let door = Door { service, pages: Arc::new(Pages::new(&openapi::complete(document))), mcp };
+    let pages = Arc::new(Pages::new(&openapi::complete(document)));
+    let door = Door { service, pages, mcp, names: Arc::new(names) };
     routes
         // A protocol of its own, which describes itself: no part of the document.
         .route("/mcp", post(tools).get(tools).delete(tools))
+        // WebSocket, which the document has no words for.
+        .route("/v1/sessions/{id}/browser/cdp", get(browser::cdp))
+        .route("/v1/sessions/{id}/browser/live", get(browser::live))
         .fallback(async || Problem::new(Code::NotFound, "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the route does not take this method")
@@ -100,6 +107,9 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(batch::apply))
         .routes(routes!(archive::unpack, archive::pack))
         .routes(routes!(browser::act))
+        .routes(routes!(browser::link::link))
+        .routes(routes!(browser::look::show, browser::look::close))
+        .routes(routes!(browser::look::screenshot))
         .routes(routes!(usage::of_session))
         .routes(routes!(usage::of_tenant))
         .routes(routes!(usage::prices))
@@ -276,6 +286,13 @@ impl FromRequestParts<Door> for Caller {
         let tenant = bearer
             .and_then(|(_, key)| door.service.authenticate(key.trim()))
             .ok_or_else(|| Problem::new(Code::Unauthorized, "send Authorization: Bearer and a valid key"))?;
+        Self::enter(tenant, parts, door)
+    }
+}
+
+impl Caller {
+    /// Somebody who is known now.
+    fn enter(tenant: Tenant, parts: &Parts, door: &Door) -> Result<Self, Problem> {
         if let Some(who) = parts.extensions.get::<Who>() {
             // The same key twice, where an extractor asks another.
             let _same = who.0.set((tenant.account().id(), tenant.key()));

@@ -7,11 +7,13 @@
 //! | a head | 16 KiB, 64 headers: a problem; four times as much: hyper's bare 431 |
 //! | no request under way | 60 s |
 //! | a peer that does not read | 30 s |
+//! | after an upgrade | 30 s for a peer that does not read; the rest is the business of who speaks (`http/browser/wire`) |
 //! | HTTP/2 | 100 streams, 16 KiB of headers, 20 resets that are not looked at |
 
 use crate::http::{HEADER_BYTES_MAX, HEADERS_MAX};
 use axum::Router;
 use axum::body::Body;
+use axum::http::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::Service as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -148,7 +150,10 @@ async fn connection(
         let answer = service.call(request);
         async move {
             let answer: Result<axum::http::Response<Body>, _> = answer.await;
-            drop(guard);
+            match &answer {
+                Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => guard.for_ever(),
+                _ => drop(guard),
+            }
             answer
         }
     });
@@ -187,6 +192,12 @@ impl UnderWay {
         requests.begun.fetch_add(1, Ordering::Relaxed);
         requests.under_way.fetch_add(1, Ordering::Relaxed);
         Self(requests.clone())
+    }
+
+    /// What follows is another protocol, whose speaker has a patience of its own; only who does not read is still cut off
+    /// here.
+    fn for_ever(self) {
+        self.0.under_way.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -403,10 +414,22 @@ mod tests {
             .route("/", get(async || "ok"))
             .route("/slow", get(slow))
             .route("/large", get(async || vec![0; 64 << 20]))
+            .route("/upgrade", get(upgrade))
             .route("/echo", post(async |body: String| body));
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(serve_with(SHORT, listener, router, connections_max, stopped));
         (address, stop)
+    }
+
+    /// Another protocol: what is said is said back.
+    async fn upgrade(request: axum::extract::Request) -> axum::response::Response {
+        tokio::spawn(async {
+            let other = hyper::upgrade::on(request).await.unwrap();
+            let (mut reader, mut writer) = tokio::io::split(TokioIo::new(other));
+            tokio::io::copy(&mut reader, &mut writer).await
+        });
+        let head = [("connection", "upgrade"), ("upgrade", "echo")];
+        axum::response::IntoResponse::into_response((StatusCode::SWITCHING_PROTOCOLS, head))
     }
 
     async fn send(stream: &mut TcpStream, text: &str) {
@@ -447,6 +470,21 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.unwrap();
         send(&mut stream, "GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
         assert!(receive(&mut stream, Duration::from_secs(3)).await.0.ends_with("slow"));
+    }
+
+    #[tokio::test]
+    async fn another_protocol_has_a_patience_of_its_own() {
+        let (address, _stop) = door(10).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        send(&mut stream, "GET /upgrade HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+            .await;
+        let (head, closed) = receive(&mut stream, SHORT.head).await;
+        assert!(head.starts_with("HTTP/1.1 101") && !closed, "{head}");
+        for word in ["one", "two"] {
+            send(&mut stream, word).await;
+            let (said, closed) = receive(&mut stream, SHORT.idle + SHORT.head).await;
+            assert!(said == word && !closed, "{said}");
+        }
     }
 
     #[tokio::test]

@@ -281,7 +281,8 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(ready.listener)?;
     let address = listener.local_addr()?;
     let mcp = mcp::Endpoint::new(service.clone(), audit.clone(), &config.mcp);
-    let router = http::router(service.clone(), audit.clone(), mcp.clone());
+    let names = http::names::Names::new(&config.mcp);
+    let router = http::router(service.clone(), audit.clone(), mcp.clone(), names);
     let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped.clone()));
     if let Some(admin) = ready.admin {
         let listener = tokio::net::TcpListener::from_std(admin)?;

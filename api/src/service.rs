@@ -15,27 +15,33 @@ pub mod browser;
 mod cells;
 mod closing;
 mod context;
+mod converse;
 mod execution;
 mod file;
 mod follow;
+mod helm;
 mod live;
 mod once;
 mod outgoing;
 mod recovery;
 mod tenants;
 mod upkeep;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use cells::Sandbox;
 pub use context::{ContextRequest, ContextView, Defaults, Doing};
+pub use converse::{Conversation, Ending, NewLink};
 pub use execution::{CancelOnDrop, ContextName, ExecutionRequest, OnDisconnect, RunRequest};
 pub use file::{ArchiveRequest, ListRequest, Listing};
 pub use follow::{Events, Told, Word};
+pub use helm::LinkRole;
 pub use once::{Await, Key};
 pub use tenants::{NewTenant, TenantChange};
 pub use upkeep::Parts;
+pub use watch::{Hand, Holder, Sight, Tab, Watch};
 
 use crate::audit::Audit;
 use crate::config::SessionPolicy;

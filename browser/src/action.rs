@@ -102,6 +102,13 @@ pub enum Action {
         /// Which.
         target: Target,
     },
+    /// Gives files to a file field.
+    Upload {
+        /// The field.
+        target: Target,
+        /// In the workspace; what is given replaces what the field had.
+        paths: Vec<String>,
+    },
     /// Presses one key, with others held: `Enter`, `Control+A`, `Shift+Tab`.
     Press {
         /// Names as in `KeyboardEvent.key`.
@@ -170,6 +177,8 @@ pub enum Action {
     },
     /// Reads or changes the browser's cookies.
     Cookies(Cookies),
+    /// Reads or changes what the page's site has stored.
+    Storage(Storage),
     /// The size of the page's window.
     SetViewport {
         /// CSS pixels, 1 to 4,096.
@@ -200,6 +209,7 @@ impl Action {
             Action::Select(_) => "select",
             Action::Check { .. } => "check",
             Action::Uncheck { .. } => "uncheck",
+            Action::Upload { .. } => "upload",
             Action::Press { .. } => "press",
             Action::Scroll(_) => "scroll",
             Action::WaitFor(_) => "wait_for",
@@ -210,6 +220,7 @@ impl Action {
             Action::Evaluate { .. } => "evaluate",
             Action::Dialog { .. } => "dialog",
             Action::Cookies(_) => "cookies",
+            Action::Storage(_) => "storage",
             Action::SetViewport { .. } => "set_viewport",
             Action::Tabs(_) => "tabs",
         }
@@ -509,12 +520,14 @@ pub enum Wait {
     Seconds(f64),
 }
 
-/// What `extract` makes of a page. (Markdown is made of `html`, by somebody else.)
+/// What `extract` makes of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// What a person reads.
     Text,
+    /// The same with headings, lists, links and tables. Frames are left out.
+    Markdown,
     /// The document's source, as it is now.
     Html,
     /// The visible links.
@@ -564,6 +577,51 @@ pub enum Cookies {
     },
     /// Removes all of them.
     Clear {},
+}
+
+/// What to do with what a site has stored.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Storage {
+    /// All of it, as an object.
+    Get {
+        /// Where.
+        #[serde(default)]
+        area: Area,
+    },
+    /// Adds or replaces some.
+    Set {
+        /// Where.
+        #[serde(default)]
+        area: Area,
+        /// Names and values.
+        items: BTreeMap<String, String>,
+    },
+    /// Removes one.
+    Delete {
+        /// Where.
+        #[serde(default)]
+        area: Area,
+        /// Its name.
+        name: String,
+    },
+    /// Removes all of it.
+    Clear {
+        /// Where.
+        #[serde(default)]
+        area: Area,
+    },
+}
+
+/// Where a site stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Area {
+    /// `localStorage`
+    #[default]
+    Local,
+    /// `sessionStorage`
+    Session,
 }
 
 /// A cookie.

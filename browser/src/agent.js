@@ -561,6 +561,86 @@
     return { items, truncated: found.length > count };
   };
 
+  // ---- Markdown -------------------------------------------------------------------------------------------------------
+
+  const UNREAD = new Set(["script", "style", "noscript", "template", "svg", "iframe", "object", "canvas", "select", "textarea"]);
+  const kids = (el) => {
+    const given = el.localName === "slot" ? el.assignedNodes() : [];
+    return given.length ? given : [...(el.shadowRoot ?? el).childNodes];
+  };
+  const read = (node) => node.nodeType === 3 || (node.nodeType === 1 && !UNREAD.has(node.localName) && shown(node));
+  const isBlock = (node) => node.nodeType === 1 && !/^(inline|contents|none|ruby)/.test(getComputedStyle(node).display);
+  const escaped = (text) => text.replace(/[\\`*_[\]<]/g, "\\$&");
+  const address = (url) => (/^(https?|mailto):/.test(url) ? url.slice(0, 2048).replace(/[()\s]/g, encodeURIComponent) : "");
+  const around = (mark, text) => text.replace(/^(\s*)(.*?)(\s*)$/s, (_, before, it, after) => (it ? before + mark + it + mark + after : text));
+
+  const inline = (node) => {
+    if (!read(node)) return "";
+    if (node.nodeType === 3) return escaped(node.data.replace(/\s+/g, " "));
+    const tag = node.localName;
+    if (tag === "br") return "\n";
+    if (tag === "img") return node.alt && (address(node.src) ? `![${escaped(node.alt)}](${address(node.src)})` : escaped(node.alt));
+    if (tag === "code" || tag === "kbd") return around("`", node.textContent.replace(/[`\s]+/g, " "));
+    const text = kids(node).map(inline).join("");
+    if (tag === "strong" || tag === "b") return around("**", text);
+    if (tag === "em" || tag === "i") return around("*", text);
+    if (tag === "a" && address(node.href) && text.trim()) return `[${squash(text)}](${address(node.href)})`;
+    return isBlock(node) ? ` ${text} ` : text;
+  };
+
+  const blocks = (el) => {
+    const out = [];
+    let run = "";
+    const flush = () => {
+      const text = run.split("\n").map((line) => squash(line)).join("\n").trim();
+      if (text) out.push(text);
+      run = "";
+    };
+    for (const node of kids(el).filter(read)) {
+      if (isBlock(node)) {
+        flush();
+        out.push(...block(node));
+      } else {
+        run += inline(node);
+      }
+    }
+    flush();
+    return out;
+  };
+
+  const cells = (row) => `| ${[...row.cells].map((cell) => squash(inline(cell)).replaceAll("|", "\\|")).join(" | ")} |`;
+  const block = (el) => {
+    const tag = el.localName;
+    if (/^h[1-6]$/.test(tag)) return [squash(blocks(el).join(" "))].filter(Boolean).map((text) => `${"#".repeat(tag[1])} ${text}`);
+    if (tag === "pre") return ["```\n" + el.innerText.replace(/\n$/, "").replaceAll("```", "` ` `") + "\n```"];
+    if (tag === "hr") return ["---"];
+    if (tag === "blockquote") return [blocks(el).join("\n\n").replace(/^/gm, "> ")];
+    if (tag === "table" && el.rows.length) {
+      const [first, ...rows] = [...el.rows].filter(shown);
+      return first ? [[cells(first), "|" + " --- |".repeat(first.cells.length), ...rows.map(cells)].join("\n")] : [];
+    }
+    if (tag === "ul" || tag === "ol") {
+      const items = [...el.children].filter(read).map((item, at) => {
+        const mark = tag === "ol" ? `${(el.start ?? 1) + at}. ` : "- ";
+        return mark + blocks(item).join("\n").replaceAll("\n", "\n" + " ".repeat(mark.length));
+      });
+      return [items.join("\n")].filter(Boolean);
+    }
+    return blocks(el);
+  };
+
+  const markdown = (whole, chars) => {
+    const from = subject(whole);
+    return bounded((isBlock(from) ? block(from) : [squash(inline(from))]).join("\n\n"), chars);
+  };
+
+  // ---- Files ----------------------------------------------------------------------------------------------------------
+
+  const fileField = (count) => {
+    if (current.localName !== "input" || current.type !== "file") return "takes no files";
+    return count > 1 && !current.multiple ? "takes one file only" : "done";
+  };
+
   const owner = (el, moving) => {
     holder = el;
     const box = el.getBoundingClientRect();
@@ -573,6 +653,9 @@
     fill,
     html,
     links,
+    markdown,
+    fileField,
+    current: () => current,
     check: (wanted) => setChecked(current, wanted),
     select: (values, by) => setSelected(current, values, by),
     focus: () => current.focus(),

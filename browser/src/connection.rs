@@ -5,7 +5,8 @@
 //!             ▲                                      │
 //!   answer, or how it ended                          ▼
 //!             └── pending ◄── reader task ◄── frames (NUL after each)
-//!                                  └─► events, in order, to one listener
+//!                                  ├─► events, in order, to one listener
+//!                                  └─► answers and events of an outside client's sessions, to it (`client`)
 //! ```
 //!
 //! Chromium may be in the hands of a page. A message's length is known before it is parsed, a message that is too long is
@@ -13,6 +14,7 @@
 //! call ends with its answer, with its deadline, or when the renderer it was meant for dies: Chromium itself never answers
 //! a call whose renderer is gone.
 
+use crate::client::Ear;
 use chromiumoxide_cdp::cdp::browser_protocol::target::SessionId;
 use chromiumoxide_types::Command;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
 /// Messages that may wait for Chromium to read them. Only a Chromium that has stopped reading lets it come to this.
 const OUTBOX_MESSAGES: usize = 4096;
+/// Calls that may wait for their answers, those of an outside client included.
+const CALLS_MAX: usize = 4096;
 /// Enough of a message that is too long to see whose answer it was; Chromium writes the id first.
 const HEAD_BYTES: usize = 64;
 const CHUNK_BYTES: usize = 64 << 10;
@@ -84,20 +88,37 @@ pub(crate) trait Listener: Send + 'static {
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     calls: Arc<Mutex<Calls>>,
-    outbox: mpsc::Sender<Vec<u8>>,
+    outbox: mpsc::Sender<Message>,
+}
+
+/// A message to Chromium, and who waits until it was written.
+#[derive(Debug)]
+struct Message {
+    bytes: Vec<u8>,
+    written: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Debug, Default)]
 struct Calls {
     last_id: u64,
     pending: HashMap<u64, Pending>,
+    /// The outside client's side, while there is one.
+    client: Option<Ear>,
     ended: bool,
 }
 
 #[derive(Debug)]
 struct Pending {
     session: Option<SessionId>,
-    answer: oneshot::Sender<Result<Box<RawValue>, CallError>>,
+    caller: Caller,
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+enum Caller {
+    Ours(oneshot::Sender<Result<Box<RawValue>, CallError>>),
+    /// The outside client, who has a number of its own for the call.
+    Client(i64),
 }
 
 #[derive(Serialize)]
@@ -121,13 +142,37 @@ struct Envelope<'a> {
     params: Option<&'a RawValue>,
     #[serde(borrow)]
     result: Option<&'a RawValue>,
-    error: Option<Refusal>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Refusal {
     code: i64,
     message: String,
+}
+
+/// What Chromium answered a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Answer<'a> {
+    Result(&'a RawValue),
+    Refused(&'a RawValue),
+    TooLarge,
+}
+
+impl Answer<'_> {
+    fn for_us(self) -> Result<Box<RawValue>, CallError> {
+        match self {
+            Answer::Result(result) => Ok(result.to_owned()),
+            Answer::TooLarge => Err(CallError::TooLarge),
+            Answer::Refused(why) => Err(match serde_json::from_str(why.get()) {
+                Ok(Refusal { code, message }) => {
+                    CallError::Refused { code, message: message.chars().take(REFUSAL_CHARS).collect() }
+                }
+                Err(error) => CallError::Malformed(error.to_string()),
+            }),
+        }
+    }
 }
 
 impl Connection {
@@ -164,11 +209,12 @@ impl Connection {
         deadline: Instant,
     ) -> Result<R, CallError> {
         let (answer, receiver) = oneshot::channel();
-        let id = self.expect(session.cloned(), answer)?;
+        let id = self.expect(session.cloned(), Caller::Ours(answer))?;
         // Dropping the future is how callers give up, so forgetting the call hangs on a guard.
         let _pending = Forget { connection: self, id };
         let message = encode(id, method, session, params)?;
         let answered = async {
+            let message = Message { bytes: message, written: None };
             self.outbox.send(message).await.map_err(|_| CallError::Ended)?;
             receiver.await.map_err(|_| CallError::Ended)?
         };
@@ -185,7 +231,8 @@ impl Connection {
             calls.last_id += 1;
             calls.last_id
         };
-        let sent = encode(id, &method, session, command).map(|message| self.outbox.try_send(message));
+        let sent = encode(id, &method, session, command)
+            .map(|bytes| self.outbox.try_send(Message { bytes, written: None }));
         if !matches!(sent, Ok(Ok(()))) {
             tracing::warn!(%method, "the browser does not take messages");
         }
@@ -201,37 +248,96 @@ impl Connection {
             .map(|(id, _)| *id)
             .collect();
         for pending in theirs.iter().filter_map(|id| calls.pending.remove(id)) {
-            // Nobody listens when the caller has just given up.
-            let _gone = pending.answer.send(Err(why.clone()));
+            if let Caller::Ours(answer) = pending.caller {
+                // Nobody listens when the caller has just given up.
+                let _gone = answer.send(Err(why.clone()));
+            }
         }
     }
 
-    fn expect(
+    /// From now on what Chromium says in these sessions is the client's.
+    pub(crate) fn admit(&self, client: Ear) {
+        self.calls().client = Some(client);
+    }
+
+    /// Nobody outside hears or is answered any more.
+    pub(crate) fn dismiss(&self) {
+        let mut calls = self.calls();
+        calls.client = None;
+        calls.pending.retain(|_, pending| matches!(pending.caller, Caller::Ours(_)));
+    }
+
+    /// Looks at the client's side, if there is a client.
+    pub(crate) fn with_client<T>(&self, look: impl FnOnce(&mut Ear) -> T) -> Option<T> {
+        self.calls().client.as_mut().map(look)
+    }
+
+    /// Passes a client's call on, under a number of ours, and returns when it was written: so a client has at most one
+    /// message in this process that Chromium has not read.
+    pub(crate) async fn forward(
         &self,
-        session: Option<SessionId>,
-        answer: oneshot::Sender<Result<Box<RawValue>, CallError>>,
-    ) -> Result<u64, CallError> {
+        session: &SessionId,
+        id: i64,
+        method: &str,
+        params: Option<&RawValue>,
+    ) -> Result<(), CallError> {
+        if self.calls().pending.len() >= CALLS_MAX {
+            let message = format!("{CALLS_MAX} calls wait for their answers already");
+            return Err(CallError::Refused { code: -32000, message });
+        }
+        let ours = self.expect(Some(session.clone()), Caller::Client(id))?;
+        let bytes = match params {
+            Some(params) => encode(ours, method, Some(session), params),
+            None => encode(ours, method, Some(session), serde_json::Map::new()),
+        }?;
+        let (written, done) = oneshot::channel();
+        let message = Message { bytes, written: Some(written) };
+        self.outbox.send(message).await.map_err(|_| CallError::Ended)?;
+        done.await.map_err(|_| CallError::Ended)
+    }
+
+    fn expect(&self, session: Option<SessionId>, caller: Caller) -> Result<u64, CallError> {
         let mut calls = self.calls();
         if calls.ended {
             return Err(CallError::Ended);
         }
         calls.last_id += 1;
         let id = calls.last_id;
-        calls.pending.insert(id, Pending { session, answer });
+        calls.pending.insert(id, Pending { session, caller });
         Ok(id)
     }
 
-    fn answer(&self, id: u64, answer: Result<Box<RawValue>, CallError>) {
+    fn answer(&self, id: u64, answer: Answer<'_>) {
+        let mut calls = self.calls();
         // Answers to calls that were given up, or made by `tell`, are not missed.
-        if let Some(pending) = self.calls().pending.remove(&id) {
-            let _gone = pending.answer.send(answer);
+        let Some(Pending { session, caller }) = calls.pending.remove(&id) else { return };
+        match (caller, &mut calls.client) {
+            (Caller::Ours(ours), _) => {
+                let _gone = ours.send(answer.for_us());
+            }
+            (Caller::Client(id), Some(client)) => client.answer(id, session.as_ref(), answer),
+            (Caller::Client(_), None) => {}
         }
+    }
+
+    /// Whether an event was the client's, and is with it now.
+    fn told_client(&self, session: Option<&str>, method: &str, params: Option<&RawValue>) -> bool {
+        let Some(session) = session else { return false };
+        let mut calls = self.calls();
+        let Some(client) = calls.client.as_mut().filter(|client| client.hears(session)) else { return false };
+        if let Some(gone) = client.event(session, method, params) {
+            // Chromium answers nothing in a session that is gone.
+            let of_it = |pending: &Pending| pending.session.as_ref().is_some_and(|id| *id.as_ref() == *gone);
+            calls.pending.retain(|_, pending| !of_it(pending));
+        }
+        true
     }
 
     fn end(&self) {
         let mut calls = self.calls();
         calls.ended = true;
         calls.pending.clear();
+        calls.client = None;
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
@@ -276,10 +382,14 @@ fn encode(
     Ok(message)
 }
 
-async fn write(mut writer: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<Vec<u8>>) {
-    while let Some(message) = messages.recv().await {
-        if writer.write_all(&message).await.is_err() {
+async fn write(mut writer: impl AsyncWrite + Unpin, mut messages: mpsc::Receiver<Message>) {
+    while let Some(Message { bytes, written }) = messages.recv().await {
+        if writer.write_all(&bytes).await.is_err() {
             return;
+        }
+        if let Some(written) = written {
+            // Who waited may have given up.
+            let _gone = written.send(());
         }
     }
 }
@@ -302,12 +412,12 @@ fn take(connection: &Connection, listener: &mut impl Listener, bytes: &[u8]) {
         Err(error) => return tracing::warn!(%error, "not a message of the protocol"),
     };
     match envelope {
-        Envelope { id: Some(id), error: Some(Refusal { code, message }), .. } => {
-            let message = message.chars().take(REFUSAL_CHARS).collect();
-            connection.answer(id, Err(CallError::Refused { code, message }));
-        }
-        Envelope { id: Some(id), result: Some(result), .. } => connection.answer(id, Ok(result.to_owned())),
+        Envelope { id: Some(id), error: Some(why), .. } => connection.answer(id, Answer::Refused(why)),
+        Envelope { id: Some(id), result: Some(result), .. } => connection.answer(id, Answer::Result(result)),
         Envelope { method: Some(method), session, params, .. } => {
+            if connection.told_client(session.as_deref(), &method, params) {
+                return;
+            }
             let params = params.map_or("{}", RawValue::get);
             listener.event(connection, &Event { session: session.as_deref(), method: &method, params });
         }
@@ -318,7 +428,7 @@ fn take(connection: &Connection, listener: &mut impl Listener, bytes: &[u8]) {
 fn skip(connection: &Connection, head: &[u8]) {
     tracing::warn!("a message of the browser was too large and was skipped");
     if let Some(id) = id_in(head) {
-        connection.answer(id, Err(CallError::TooLarge));
+        connection.answer(id, Answer::TooLarge);
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) enum Seen {
     WorldGone { unique: String },
     WorldsGone,
     Response(Response),
+    Frame(Frame),
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,6 +80,23 @@ pub(crate) struct Response {
     pub frame: FrameId,
     pub loader: LoaderId,
     pub status: i64,
+}
+
+/// A picture of a page that is watched.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Frame {
+    pub data: String,
+    pub metadata: FrameMetadata,
+    /// The picture's number: Chromium calls it so.
+    pub session_id: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FrameMetadata {
+    pub device_width: f64,
+    pub device_height: f64,
 }
 
 #[derive(Deserialize)]
@@ -177,6 +195,7 @@ impl Seen {
                 }
                 Started { frame_id, .. } => Seen::Started { frame: frame_id },
             },
+            "Page.screencastFrame" => Seen::Frame(from_str(params)?),
             "Page.frameStoppedLoading" => Seen::Stopped { frame: from_str::<OfFrame>(params)?.frame_id },
             "Page.javascriptDialogOpening" => Seen::DialogOpened(from_str(params)?),
             "Page.javascriptDialogClosed" => Seen::DialogClosed,

@@ -16,7 +16,10 @@
 //! ```
 //!
 //! - `connection`: frames, calls and answers, deadlines. `event` and `state`: what the events say; pure.
+//! - `screen`: what persons see; `hand`: what they do who have taken over.
+//! - `client`: a program outside that speaks the protocol itself, beside ours; `gate`: what it may say.
 //! - `locate`: from a target to a point, through frames and shadow roots. `agent.js` asks and answers inside the documents.
+//! - `store`: files for a page, what its site stores, downloads.
 //! - `script`: JavaScript in documents. `input`, `navigate`, `view`, `capture`: the actions.
 //!
 //! # How much of chromiumoxide is used
@@ -31,8 +34,11 @@
 
 mod action;
 mod capture;
+mod client;
 mod connection;
 mod event;
+mod gate;
+mod hand;
 mod input;
 mod keyboard;
 mod link;
@@ -41,14 +47,17 @@ mod navigate;
 mod outcome;
 mod report;
 mod run;
+mod screen;
 mod script;
 mod state;
+mod store;
 mod view;
 
 pub use action::{
-    Action, Button, Chord, Clip, Cookie, Cookies, DEFAULT_SNAPSHOT_BYTES, Field, FieldValue, Format,
-    ImageFormat, Modifier, OptionKey, Scroll, Selection, Tabs, Target, Wait, WaitUntil,
+    Action, Area, Button, Chord, Clip, Cookie, Cookies, DEFAULT_SNAPSHOT_BYTES, Field, FieldValue, Format,
+    ImageFormat, Modifier, OptionKey, Scroll, Selection, Storage, Tabs, Target, Wait, WaitUntil,
 };
+pub use client::{Departure, MAX_CLIENT_MESSAGE_BYTES};
 pub use connection::{CallError, MAX_MESSAGE_BYTES};
 pub use outcome::{
     Failure, Link, MAX_LINKS, MAX_PIXELS, MAX_TEXT_CHARS, MAX_VALUE_BYTES, Navigated, Obstacle, Outcome,
@@ -56,4 +65,5 @@ pub use outcome::{
 };
 pub use report::{page, report};
 pub use run::{Browser, Summary};
+pub use screen::Screen;
 pub use state::{Dialog, MAX_TABS, TabId};

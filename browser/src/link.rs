@@ -2,7 +2,9 @@
 
 use crate::connection::{CallError, Connection, Event, Listener, Tasks};
 use crate::event::Seen;
+use crate::screen::Frame;
 use crate::state::{Effect, State, TabId, WORLD};
+use crate::store::accept_downloads;
 use chromiumoxide_cdp::cdp::browser_protocol::target::{
     CloseTargetParams, CreateTargetParams, FilterEntry, SessionId, SetAutoAttachParams, TargetFilter,
 };
@@ -16,13 +18,15 @@ use tokio::sync::watch;
 /// Runs in every document, in a world of its own.
 const AGENT: &str = include_str!("agent.js");
 
-#[derive(Debug)]
+/// Clones share it.
+#[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub connection: Connection,
     state: Arc<Mutex<State>>,
     /// Rings after every change of the state.
     changes: watch::Receiver<()>,
-    _tasks: Tasks,
+    /// The newest picture of a tab that is watched.
+    pub frames: watch::Receiver<Option<Arc<Frame>>>,
 }
 
 impl Link {
@@ -31,12 +35,14 @@ impl Link {
         reader: impl AsyncRead + Send + Unpin + 'static,
         writer: impl AsyncWrite + Send + Unpin + 'static,
         deadline: Instant,
-    ) -> Result<Link, CallError> {
+    ) -> Result<(Link, Tasks), CallError> {
         let state = Arc::new(Mutex::new(State::default()));
         let (bell, changes) = watch::channel(());
-        let watcher = Watcher { state: Arc::clone(&state), bell };
+        let (pictures, frames) = watch::channel(None);
+        let watcher = Watcher { state: Arc::clone(&state), bell, pictures };
         let (connection, tasks) = Connection::open(reader, writer, watcher);
-        let link = Link { connection, state, changes, _tasks: tasks };
+        let link = Link { connection, state, changes, frames };
+        accept_downloads(&link.connection);
         link.connection.call(None, &attach_to("page"), deadline).await?;
         if link.state().tabs.is_empty() {
             link.connection.call(None, &CreateTargetParams::new("about:blank"), deadline).await?;
@@ -46,7 +52,7 @@ impl Link {
             state.world(&tab.session, &tab.main_frame()).map(drop)
         })
         .await?;
-        Ok(link)
+        Ok((link, tasks))
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -86,11 +92,13 @@ impl Link {
 struct Watcher {
     state: Arc<Mutex<State>>,
     bell: watch::Sender<()>,
+    pictures: watch::Sender<Option<Arc<Frame>>>,
 }
 
 impl Listener for Watcher {
     fn event(&mut self, connection: &Connection, event: &Event<'_>) {
         let seen = match Seen::read(event.method, event.params) {
+            Ok(Some(Seen::Frame(frame))) => return self.picture(event.session, frame),
             Ok(Some(seen)) => seen,
             Ok(None) => return,
             Err(error) => return tracing::warn!(method = event.method, %error, "an event does not fit"),
@@ -113,6 +121,15 @@ impl Listener for Watcher {
             }
         }
         self.bell.send_replace(());
+    }
+}
+
+impl Watcher {
+    /// Only the newest is kept.
+    fn picture(&self, session: Option<&str>, frame: crate::event::Frame) {
+        let Some(session) = session else { return };
+        let session = SessionId::from(session.to_owned());
+        self.pictures.send_replace(Some(Arc::new(Frame::new(session, frame))));
     }
 }
 

@@ -41,7 +41,9 @@ impl Step<'_> {
         let answer: Answer =
             connection.call_as(Some(&session), "Page.navigate", params, self.deadline).await?;
         if answer.is_download {
-            return Err(Failure::Navigation("the URL is a download, not a page".to_owned()));
+            return Err(Failure::Navigation(
+                "the URL is a download, not a page: it lands in /workspace/downloads".to_owned(),
+            ));
         }
         if let Some(why) = answer.error_text {
             let status = answer.loader_id.and_then(|loader| self.status_of(tab, &loader));
@@ -210,7 +212,7 @@ impl Step<'_> {
 
 /// The URL as Chromium will understand it, if a session may go there. What the browser can reach is decided by its cell and
 /// by egress; this keeps the browser's own pages and the cell's files out of sight.
-fn allowed(url: &str) -> Result<String, Failure> {
+pub(crate) fn allowed(url: &str) -> Result<String, Failure> {
     let parsed = Url::parse(url).map_err(|error| Failure::Url(format!("not a URL: {error}")))?;
     match parsed.scheme() {
         "http" | "https" | "data" => Ok(parsed.into()),

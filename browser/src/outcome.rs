@@ -166,6 +166,9 @@ pub enum Failure {
         /// What it says.
         message: String,
     },
+    /// A person has taken over.
+    #[error("paused: a person has taken over the browser")]
+    Paused,
     /// What was asked for lies outside of what is allowed.
     #[error("{0}")]
     Limit(String),

@@ -1,10 +1,11 @@
 //! Runs actions, one after the other.
 
 use crate::action::{Action, Cookies, FieldValue, Tabs};
-use crate::connection::CallError;
+use crate::connection::{CallError, Tasks};
 use crate::event::TargetInfo;
 use crate::link::Link;
 use crate::outcome::{Failure, Navigated, Outcome, Reply, TabInfo};
+use crate::screen::{Hold, Screen};
 use crate::state::{Dialog, TabId};
 use crate::view::View;
 use chromiumoxide_cdp::cdp::browser_protocol::page::FrameId;
@@ -22,8 +23,11 @@ const MAX_SIDE: u32 = 4096;
 /// ends Chromium.
 #[derive(Debug)]
 pub struct Browser {
-    link: Link,
+    pub(crate) link: Link,
     view: View,
+    pub(crate) hold: Hold,
+    pub(crate) screen: Screen,
+    _tasks: Tasks,
 }
 
 /// Where the browser is, for people and for the next request.
@@ -50,7 +54,10 @@ impl Browser {
         writer: impl AsyncWrite + Send + Unpin + 'static,
         deadline: Instant,
     ) -> Result<Browser, CallError> {
-        Ok(Browser { link: Link::open(reader, writer, deadline).await?, view: View::new() })
+        let (link, tasks) = Link::open(reader, writer, deadline).await?;
+        let hold = Hold::new();
+        let screen = Screen::new(link.clone(), hold.clone());
+        Ok(Browser { link, view: View::new(), hold, screen, _tasks: tasks })
     }
 
     /// Runs actions in order until one fails, and says what became of each. An action that acts on an element waits until
@@ -103,12 +110,16 @@ impl Browser {
         if Instant::now() >= deadline {
             return Outcome::Failed(CallError::Deadline.into());
         }
+        if self.hold.is_taken() {
+            return Outcome::Failed(Failure::Paused);
+        }
         // A navigation has its own way to end when the new page greets with a dialog.
         let disturbed = !undisturbed && !action.navigates();
         let mut step = Step { link, view: &mut self.view, deadline, touched: false };
         let ended = tokio::select! {
             biased;
             ended = step.take(action) => Some(ended),
+            () = self.hold.until(true) => Some(Err(Failure::Paused)),
             () = link.blocked(tab), if disturbed => None,
         };
         let touched = step.touched;
@@ -139,7 +150,11 @@ fn open_dialog(link: &Link, tab: Option<TabId>) -> Option<Failure> {
 impl Failure {
     /// Whether, once the page was told, it may have done what was asked.
     fn leaves_open(&self) -> bool {
-        matches!(self, Failure::Call(error) if !matches!(error, CallError::Refused { .. }))
+        match self {
+            Failure::Call(error) => !matches!(error, CallError::Refused { .. }),
+            Failure::Paused => true,
+            _ => false,
+        }
     }
 }
 
@@ -186,6 +201,7 @@ impl Step<'_> {
             Action::Select(selection) => self.select(selection).await,
             Action::Check { target } => self.check(target, true).await,
             Action::Uncheck { target } => self.check(target, false).await,
+            Action::Upload { target, paths } => self.upload(target, paths).await,
             Action::Press { key } => self.press(key).await,
             Action::Scroll(scroll) => self.scroll(scroll).await,
             Action::WaitFor(wait) => self.wait_for(wait).await,
@@ -198,6 +214,7 @@ impl Step<'_> {
             Action::Evaluate { expression } => self.evaluate(expression).await,
             Action::Dialog { accept, text } => self.dialog(*accept, text.as_deref()).await,
             Action::Cookies(cookies) => self.cookies(cookies).await,
+            Action::Storage(storage) => self.storage(storage).await,
             Action::SetViewport { width, height } => self.set_viewport(*width, *height).await,
             Action::Tabs(tabs) => self.tabs(tabs).await,
         }
@@ -295,7 +312,12 @@ impl Step<'_> {
         };
         let mut infos = Vec::with_capacity(tabs.len());
         for (id, target, crashed) in tabs {
-            let TargetInfo { url, title, .. } = target_info(self.link, &target, self.deadline).await?;
+            let TargetInfo { url, title, .. } = match target_info(self.link, &target, self.deadline).await {
+                Ok(info) => info,
+                // It closes just now.
+                Err(CallError::Refused { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
             infos.push(TabInfo { id, url, title, selected: current == Some(id), crashed });
         }
         Ok(Reply::Tabs(infos))

@@ -251,6 +251,8 @@ impl State {
                     _ => return vec![Effect::Resume(session)],
                 }
             }
+            // An outside client's connection.
+            "browser" => return Vec::new(),
             _ => return vec![Effect::Resume(session)],
         }
         vec![Effect::Prepare(session)]

@@ -188,6 +188,7 @@ impl Step<'_> {
         }
         let function = match format {
             Format::Text => "text",
+            Format::Markdown => "markdown",
             Format::Html => "html",
             Format::Links => {
                 let call = format!("anchorhold.links({whole}, {MAX_LINKS})");

@@ -355,7 +355,7 @@ impl FakeCell {
                 ToCell::Attach { generation } => self.attach(generation),
                 ToCell::Acknowledge { execution } => self.said.retain(|(id, ..)| *id != execution),
                 ToCell::File(request) => self.file(&request, descriptors),
-                ToCell::Input { .. } | ToCell::Complete { .. } | ToCell::Commit(_) => {}
+                ToCell::Input { .. } | ToCell::Complete { .. } | ToCell::Commit(_) | ToCell::Watch => {}
             }
         }
     }

@@ -718,7 +718,7 @@ impl Drop for FileBody {
 }
 
 /// Both ends of a pipe for content: to read, to write.
-fn content_pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+pub(crate) fn content_pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| no_pipe(error.into()))?;
     // A smaller one only costs more switches between us and the cell.
     let _size = rustix::pipe::fcntl_setpipe_size(&writer, CHUNK_BYTES);

@@ -13,6 +13,7 @@
 //! | `usage` | counters become usage: every microsecond once |
 //! | `files` | file operations through the session's files cell |
 //! | `limits`, `workspace` | requested limits become limits; text becomes a path below the workspace |
+//! | `wires` | bytes to and from a cell that nobody on the way reads |
 //! | `channel` | messages over SEQPACKET, without blocking |
 //!
 //! Two failures, two places: `Err` is our fault and never billed, the guest's misfortune is `Ok(Finished)`.
@@ -27,6 +28,7 @@ mod limits;
 mod sandbox;
 mod session;
 mod usage;
+mod wires;
 mod workspace;
 
 #[cfg(test)]
@@ -49,4 +51,5 @@ pub use limits::{LimitError, LimitField, Limits, RequestedLimits};
 pub use sandbox::{Event, Sandbox};
 pub use session::{ContextStatus, Session, SessionSpec, SessionState};
 pub use usage::{Accounted, Taking, Usage};
+pub use wires::{Line, Wires, wires};
 pub use workspace::{PathError, WorkspacePath};

@@ -18,6 +18,7 @@ use crate::files;
 use crate::limits::Limits;
 use crate::sandbox::{Hub, Wanted};
 use crate::usage::{Accounted, Taking};
+use crate::wires::Wires;
 use anchorhold_jail::control::{Boottime, CellInfo, ToWarden, Tombstone};
 use anchorhold_jail::counters::Counters;
 use anchorhold_jail::egress::{Network, TrafficReader};
@@ -135,8 +136,30 @@ impl Session {
     /// [`Error::Closed`], [`Error::Lost`]; and when there is no cell for it: [`Error::Capacity`],
     /// [`Error::Isolation`], [`Error::NoImage`], [`Error::Unavailable`].
     pub async fn execute(&self, execution: Execution) -> Result<Finished, Error> {
-        let ticket = self.inner.submit(execution)?;
+        let ticket = self.inner.submit(execution, Vec::new())?;
         ticket.result().await
+    }
+
+    /// As [`Session::execute`], for a cell that converses by these pipes instead of running code. It hears the end of
+    /// them when it ends, and they end with it.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub async fn converse(&self, execution: Execution, wires: Wires) -> Result<Finished, Error> {
+        let ticket = self.inner.submit(execution, vec![wires.heard, wires.told])?;
+        ticket.result().await
+    }
+
+    /// Has a context's cell converse by these pipes beside what it runs. `Some`: it has no cell, and they are not used.
+    pub fn watch(&self, context: &ContextKey, wires: Wires) -> Option<Wires> {
+        let core = locked(&self.inner.core);
+        match core.cell(context).zip(Packets::new(&ToCell::Watch).ok()) {
+            Some((cell, packets)) => {
+                cell.send(packets, vec![wires.heard, wires.told]);
+                None
+            }
+            None => Some(wires),
+        }
     }
 
     /// Ends an execution, running or waiting; its result says what became of it. `false`: it is neither here.
@@ -263,7 +286,7 @@ impl Drop for Ticket {
 }
 
 impl Inner {
-    fn submit(self: &Arc<Self>, execution: Execution) -> Result<Ticket, Error> {
+    fn submit(self: &Arc<Self>, execution: Execution, descriptors: Vec<OwnedFd>) -> Result<Ticket, Error> {
         let Execution { id, context, reset_context, code, dialect, stdin, stdin_open, env, cwd, timeout_us } =
             execution;
         let output_bytes = self.spec.limits.output_bytes;
@@ -280,7 +303,7 @@ impl Inner {
             id,
             Job {
                 context,
-                packets: Some(packets),
+                packets: Some((packets, descriptors)),
                 timeout_us,
                 accepted: Instant::now(),
                 cell: None,

@@ -19,6 +19,7 @@ tests!(
     the_walls_of_a_browser_stand,
     a_browser_that_dies_begins_anew,
     actions_are_cancelled_and_time_out,
+    files_go_in_and_out_by_the_workspace,
 );
 
 /// A page that shows what was sent with its form, in the page itself.
@@ -378,6 +379,45 @@ fn actions_are_cancelled_and_time_out(shared: &Shared) -> Result<()> {
     };
     assert_eq!((&ended["status"], &ended["state_lost"]), (&json!("cancelled"), &json!(false)));
     done(&client, &session, json!([{"type": "snapshot"}]))?;
+    client.close(&session)?;
+    Ok(())
+}
+
+fn files_go_in_and_out_by_the_workspace(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let files = format!("/v1/sessions/{session}/files");
+    client.put(&format!("{files}/in/notes.txt"), "hello")?.expect(201);
+    let page =
+        "data:text/html,<input type=file multiple><a download=out.txt href='data:text/plain,bye'>Get</a>";
+    let results = done(
+        &client,
+        &session,
+        json!([
+            {"type": "navigate", "url": page},
+            {"type": "upload", "target": {"selector": "input"}, "paths": ["in/notes.txt", "/workspace/in/notes.txt"]},
+            {"type": "evaluate", "expression": "const { files } = document.querySelector('input'); \
+                files.length + await files[1].text()"},
+            {"type": "click", "target": {"text": "Get"}},
+        ]),
+    )?;
+    assert_eq!(results[2]["value"], "2hello", "{results:?}");
+    let path = format!("{files}/downloads/out.txt");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while client.get(&path)?.status != 200 {
+        ensure!(std::time::Instant::now() < until, "no download");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(client.get(&path)?.text(), "bye");
+    for (target, paths, why) in [
+        ("input", json!(["none.txt"]), "is no file"),
+        ("input", json!(["../out"]), "is not in /workspace"),
+        ("a", json!(["in/notes.txt"]), "takes no files"),
+    ] {
+        let upload = json!([{"type": "upload", "target": {"selector": target}, "paths": paths}]);
+        let answer = act(&client, &session, upload)?;
+        ensure!(answer["results"][0]["error"].as_str().is_some_and(|said| said.contains(why)), "{answer:#}");
+    }
     client.close(&session)?;
     Ok(())
 }

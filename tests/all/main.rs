@@ -43,6 +43,7 @@ mod audit;
 mod billing;
 mod boa;
 mod browser;
+mod cdp;
 mod cli;
 mod contexts;
 mod egress;
@@ -53,6 +54,7 @@ mod http2;
 mod inputs;
 mod isolation;
 mod limits;
+mod live;
 mod mcp;
 mod metrics;
 mod native;
@@ -86,6 +88,8 @@ const ROOMS: &[Room] = &[
     browser::all,
     native::all,
     egress::all,
+    cdp::all,
+    live::all,
     billing::all,
     tenants::all,
     transfers::all,

@@ -20,13 +20,17 @@ class Server:
 
 
 @contextlib.contextmanager
-def running():
+def running(settings=""):
     """Serves until the end of the block."""
     with tempfile.TemporaryDirectory(prefix="anchorhold-mcp-") as directory:
         os.chmod(directory, 0o755)
         data_dir = pathlib.Path(directory) / "data"
         command = [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir]
         command += ["--image-dir", os.environ["ANCHORHOLD_IMAGE_DIR"]]
+        if settings:
+            config = pathlib.Path(directory) / "config.toml"
+            config.write_text(settings)
+            command += ["--config", config]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 for line in process.stdout:

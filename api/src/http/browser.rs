@@ -1,4 +1,13 @@
-//! `/v1/sessions/{id}/browser/actions`
+//! `/v1/sessions/{id}/browser/…`: actions here, below it who speaks to the browser for longer.
+
+mod cdp;
+pub(super) mod link;
+mod live;
+pub(super) mod look;
+mod wire;
+
+pub(super) use cdp::cdp;
+pub(super) use live::live;
 
 use super::body::{Fields, Object};
 use super::error::Problem;

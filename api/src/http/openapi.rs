@@ -9,6 +9,7 @@ use super::archive::Format as ArchiveFormat;
 use super::error::{Code, ProblemBody};
 use super::execution::{Disconnect, Signal};
 use super::usage::GroupBy;
+use crate::service::LinkRole;
 use crate::words::{
     CloseReason, Engine, ExecutionStatus, Language, LimitName, RecordKind, Runtime, SessionStatus, words,
 };
@@ -119,6 +120,7 @@ schemas_of_words!(
     GroupBy,
     Language,
     LimitName,
+    LinkRole,
     NetworkMode,
     RecordKind,
     Runtime,

@@ -44,7 +44,7 @@ impl Client {
         let service = house.service(LedgerSync::Process).await;
         let policy = McpPolicy { hosts: vec!["localhost".into()], origins: Vec::new() };
         let mcp = mcp::Endpoint::new(service.clone(), audit.clone(), &policy);
-        let router = router(service, audit, mcp);
+        let router = router(service, audit, mcp, names::Names::new(&policy));
         Self { router, _house: house, _audit: directory }
     }
 
@@ -201,14 +201,15 @@ async fn routes_are_what_is_documented() {
             }
         }
     }
-    // Nothing is registered in a way that does not document it, but for MCP, which describes itself, and the operator's
-    // metrics.
+    // Nothing is registered in a way that does not document it, but for MCP, which describes itself, the WebSockets of
+    // browsers, which the document has no words for, and the operator's metrics.
     let undocumented: Vec<_> = include_str!("../http.rs")
         .split(".route(\"")
         .skip(1)
         .filter_map(|rest| rest.split('"').next())
         .collect();
-    assert_eq!(undocumented, ["/mcp", "/metrics"]);
+    let browsers = "/v1/sessions/{id}/browser";
+    assert_eq!(undocumented, ["/mcp", &format!("{browsers}/cdp"), &format!("{browsers}/live"), "/metrics"]);
 }
 
 #[test]

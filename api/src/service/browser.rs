@@ -7,7 +7,7 @@ use anchorhold_sandbox::RequestedLimits;
 use serde_json::Value;
 
 /// The one browser of a session, as a context.
-const CONTEXT: &str = "browser";
+pub(super) const CONTEXT: &str = "browser";
 /// What cells call the values of an execution of actions.
 const RESULT: &str = "application/vnd.anchorhold.action+json";
 const PAGE: &str = "application/vnd.anchorhold.page+json";

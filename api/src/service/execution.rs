@@ -1,6 +1,7 @@
 //! Running code: `reserve → open record → run → close record → answer`.
 
 use super::context::Defaults;
+use super::converse::Talk;
 use super::live::{Live, Running};
 use super::once::{Answer, Await, Key};
 use super::{Refusal, Service, SessionRequest, context_id, now_us};
@@ -110,8 +111,8 @@ pub struct RunRequest {
 }
 
 /// An execution on its way: opened in the ledger, not closed.
-struct Opened {
-    live: Arc<Live>,
+pub(super) struct Opened {
+    pub(super) live: Arc<Live>,
     new: NewExecution,
     /// Somebody was told that it is accepted: from then on it ends in a record, whatever happens.
     told: bool,
@@ -120,11 +121,20 @@ struct Opened {
 }
 
 /// An execution that is recorded to run, with what it runs.
-struct Work {
+pub(super) struct Work {
     opened: Opened,
     execution: Execution,
+    /// It converses instead of running code.
+    talk: Option<Talk>,
     /// It has a session of its own, which ends with it.
     run: Option<RunFiles>,
+}
+
+impl Work {
+    /// The same, conversing.
+    pub(super) fn talking(self, talk: Talk) -> Self {
+        Self { talk: Some(talk), ..self }
+    }
 }
 
 /// What a run takes from and gives to its caller besides the execution.
@@ -166,6 +176,9 @@ impl Service {
         let (service, tenant) = (self.clone(), tenant.clone());
         let once = key.map(|key| key.of(tenant.id(), format!("executions/{session}")));
         let answer = self.at_most_once(once.clone(), awaited, async move {
+            if request.language == Language::Browser {
+                service.find(&tenant, session).await?.helm.may_act().await?;
+            }
             let work = service.open(&tenant, session, id, request, once).await?;
             service.go_on(work, awaited).await
         });
@@ -244,7 +257,7 @@ impl Service {
         Err(Refusal::NotRunning)
     }
 
-    async fn open(
+    pub(super) async fn open(
         &self,
         tenant: &Tenant,
         session: SessionId,
@@ -262,7 +275,7 @@ impl Service {
         self.0.ledger.open_execution(&new, once.as_ref()).await?;
         let execution = assignment(&new, request, defaults, timeout_us);
         let opened = Opened { live, new, told: false, _running: running, _room: Some(room) };
-        Ok(Work { opened, execution, run: None })
+        Ok(Work { opened, execution, talk: None, run: None })
     }
 
     async fn open_run(
@@ -289,7 +302,7 @@ impl Service {
         match prepared.await {
             Ok((opened, execution)) => {
                 let run = RunFiles { given: request.files, wanted: request.return_files };
-                Ok(Work { opened, execution, run: Some(run) })
+                Ok(Work { opened, execution, talk: None, run: Some(run) })
             }
             Err(refusal) => {
                 self.0.live.remove(&live);
@@ -299,7 +312,7 @@ impl Service {
     }
 
     /// Runs it, in a task of its own where only the beginning is waited for.
-    async fn go_on(&self, mut work: Work, awaited: Await) -> Result<Answer, Refusal> {
+    pub(super) async fn go_on(&self, mut work: Work, awaited: Await) -> Result<Answer, Refusal> {
         if awaited == Await::End {
             return self.finish(work).await.map(Answer::Execution);
         }
@@ -313,10 +326,10 @@ impl Service {
     }
 
     async fn finish(&self, work: Work) -> Result<Arc<ExecutionRow>, Refusal> {
-        let Work { opened, execution, run } = work;
+        let Work { opened, execution, talk, run } = work;
         let live = opened.live.clone();
         let Some(run) = run else {
-            let outcome = live.cells.execute(execution).await;
+            let outcome = opened.run(execution, talk).await;
             return self.conclude(opened, outcome, None).await;
         };
         let answer = self.finish_run(opened, execution, run).await;

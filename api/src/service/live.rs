@@ -2,6 +2,7 @@
 
 use super::cells::Session;
 use super::context::Defaults;
+use super::helm::Helm;
 use super::outgoing::Refusals;
 use super::upkeep::Command;
 use super::{Refusal, SessionChange, context_id, later, now_us};
@@ -58,6 +59,8 @@ pub(super) struct Live {
     pub(super) account: Arc<Account>,
     pub(super) terms: Terms,
     pub(super) cells: Session,
+    /// Who steers its browser.
+    pub(super) helm: Arc<Helm>,
     /// What egress kept it from.
     pub(super) refusals: Refusals,
     /// Held while its life, tags or network are changed in the ledger and here.
@@ -118,6 +121,7 @@ impl Live {
             terms: row.terms.clone(),
             cells,
             refusals: Refusals::default(),
+            helm: Arc::default(),
             change: tokio::sync::Mutex::new(()),
             state: Mutex::new(state),
             ended: Notify::new(),

@@ -6,6 +6,8 @@
 
 mod actions;
 mod chromium;
+mod clients;
+mod content;
 mod dialogs;
 mod ends;
 mod frames;

@@ -47,7 +47,7 @@ async fn navigation_says_why_it_failed() {
         (format!("http://{closed}/"), "net::ERR_CONNECTION_REFUSED"),
         ("http://nowhere.test/".to_owned(), "net::ERR_NAME_NOT_RESOLVED"),
         (url("/nothing"), "net::ERR_ABORTED (HTTP 204)"),
-        (url("/file"), "the URL is a download, not a page"),
+        (url("/file"), "the URL is a download, not a page: it lands in /workspace/downloads"),
     ] {
         let failure = chromium.failed(10.0, json!({"type": "navigate", "url": target})).await;
         assert_eq!(failure, Failure::Navigation(why.into()), "{target}");

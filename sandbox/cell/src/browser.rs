@@ -1,7 +1,8 @@
 //! The browser cell: a Chromium, and this process, its pid 1, which drives it.
 //!
-//! An execution's code is a list of actions, JSON as the API's clients write it. What Chromium says is read here, behind
-//! walls and on the session's account, and not by the API.
+//! An execution's code is a list of actions, JSON as the API's clients write it. One that comes with two ends of pipes
+//! instead is a client that speaks the browser's protocol itself, for as long as it does. What Chromium and clients say is
+//! read here, behind walls and on the session's account, and not by the API.
 //!
 //! Two threads. The main one converses with Chromium, also between executions, because a browser that nobody listens to
 //! stops. The receiving thread reads the hatch and answers new listeners.
@@ -11,7 +12,7 @@ mod chromium;
 use crate::life::{self, Walling};
 use crate::orders::{self, Order};
 use crate::outbox::Outbox;
-use anchorhold_browser::{Action, Browser, Failure, Outcome, page, report};
+use anchorhold_browser::{Action, Browser, Departure, Failure, Outcome, Screen, page, report};
 use anchorhold_jail::control::Class;
 use anchorhold_jail::hatch::{Execute, FromCell, How, VALUE_BYTES_MAX};
 use anchorhold_jail::id::ExecutionId;
@@ -25,12 +26,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::unix::pipe;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 /// How long Chromium may take to be ready.
 const START_WAIT: Duration = Duration::from_secs(9);
 /// How long the browser may take to say where it is, after everything.
 const WHERE_WAIT: Duration = Duration::from_secs(1);
+
+/// Those who watch at a time.
+const WATCHERS_MAX: usize = 16;
 
 /// What the values of an execution are: what became of an action, and where the browser is after all of them.
 const RESULT: &str = "application/vnd.anchorhold.action+json";
@@ -68,15 +73,18 @@ pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
 
 /// Executes until the browser or the hatch has ended.
 async fn work(browser: &mut Browser, outbox: &Outbox, store: &Store, orders: &mut UnboundedReceiver<Order>) {
+    let screen = browser.screen();
+    tokio::spawn(async move { screen.cast().await });
     loop {
         let order = tokio::select! {
             order = orders.recv() => order,
             () = browser.ended() => return,
         };
         match order {
-            Some(Order::Execute(job)) => execute(browser, outbox, store, orders, job).await,
+            Some(Order::Execute(job, wires)) => execute(browser, outbox, store, orders, (job, wires)).await,
             // It ended before it was told; and actions read no input.
             Some(Order::Cancel(_) | Order::Input { .. }) => {}
+            Some(Order::Watch(wires)) => watch(browser.screen(), wires),
             None => return,
         }
     }
@@ -87,22 +95,22 @@ async fn execute(
     outbox: &Outbox,
     store: &Store,
     orders: &mut UnboundedReceiver<Order>,
-    job: Execute,
+    (job, wires): (Execute, Vec<OwnedFd>),
 ) {
     let began = Instant::now();
     outbox.begin(job.execution, job.output_bytes);
     let deadline = began + Duration::from_micros(job.timeout_us);
-    let (how, error) = match serde_json::from_str::<Vec<Action>>(&job.code) {
-        Err(error) => (How::Failed, Some(("INVALID_ACTIONS", error.to_string()))),
-        Ok(actions) => {
-            let mut run = Run { browser, outbox, store, deadline, failure: None };
-            let cancelled = tokio::select! {
-                biased;
-                () = run.actions(&actions) => false,
-                () = cancelled(orders, outbox, job.execution) => true,
-            };
-            run.outcome(cancelled)
+    let screen = browser.screen();
+    let done = async {
+        match <[OwnedFd; 2]>::try_from(wires) {
+            Ok(wires) => converse(browser, wires, deadline).await,
+            Err(_) => act(browser, outbox, store, &job.code, deadline).await,
         }
+    };
+    let (how, error) = tokio::select! {
+        biased;
+        done = done => done,
+        () = cancelled(orders, outbox, &screen, job.execution) => (How::Cancelled, None),
     };
     if let Ok(summary) = browser.summary(Instant::now() + WHERE_WAIT).await {
         outbox.value(value(PAGE, page(&summary)).as_bytes());
@@ -118,14 +126,64 @@ async fn execute(
     }
 }
 
+/// How an execution ended, and the name and text of its error.
+type Done = (How, Option<(&'static str, String)>);
+
+async fn act(browser: &mut Browser, outbox: &Outbox, store: &Store, code: &str, deadline: Instant) -> Done {
+    let actions = match serde_json::from_str::<Vec<Action>>(code) {
+        Ok(actions) => actions,
+        Err(error) => return (How::Failed, Some(("INVALID_ACTIONS", error.to_string()))),
+    };
+    let mut run = Run { browser, outbox, store, deadline, failure: None };
+    run.actions(&actions).await;
+    run.outcome()
+}
+
+/// Lets a client speak for itself until it leaves: by the first pipe it is heard, by the second it hears.
+async fn converse(browser: &mut Browser, [heard, told]: [OwnedFd; 2], deadline: Instant) -> Done {
+    let wires = pipe::Receiver::from_owned_fd(heard).and_then(|heard| {
+        let told = pipe::Sender::from_owned_fd(told)?;
+        Ok((heard, told))
+    });
+    let (heard, told) = match wires {
+        Ok(wires) => wires,
+        Err(error) => return (How::Failed, Some(("NO_PIPE", error.to_string()))),
+    };
+    match tokio::time::timeout_at(deadline.into(), browser.converse(heard, told)).await {
+        Err(_) => (How::TimedOut, None),
+        Ok(Departure::Left) => (How::Succeeded, None),
+        Ok(why) => (How::Failed, Some(("CLIENT_DISMISSED", why.to_string()))),
+    }
+}
+
+/// Shows the browser to one more, if there is room for it.
+fn watch(screen: Screen, wires: Vec<OwnedFd>) {
+    let Ok([heard, told]) = <[OwnedFd; 2]>::try_from(wires) else { return };
+    let (Ok(heard), Ok(told)) = (pipe::Receiver::from_owned_fd(heard), pipe::Sender::from_owned_fd(told))
+    else {
+        return;
+    };
+    if screen.watchers() < WATCHERS_MAX {
+        tokio::spawn(async move { screen.show(heard, told).await });
+    }
+}
+
 /// Ends when the running execution is cancelled.
-async fn cancelled(orders: &mut UnboundedReceiver<Order>, outbox: &Outbox, running: ExecutionId) {
+async fn cancelled(
+    orders: &mut UnboundedReceiver<Order>,
+    outbox: &Outbox,
+    screen: &Screen,
+    running: ExecutionId,
+) {
     loop {
         match orders.recv().await {
             Some(Order::Cancel(id)) if id == running => return,
             Some(Order::Cancel(_)) => {}
+            Some(Order::Watch(wires)) => watch(screen.clone(), wires),
             // The API runs one at a time; a second one is its mistake and costs it nothing.
-            Some(Order::Execute(job)) => orders::refuse(outbox, job.execution, "other actions are running"),
+            Some(Order::Execute(job, _)) => {
+                orders::refuse(outbox, job.execution, "other actions are running")
+            }
             // Actions read no input.
             Some(Order::Input { .. }) => {}
             None => life::end(),
@@ -190,9 +248,8 @@ impl Run<'_> {
         outcome
     }
 
-    fn outcome(self, cancelled: bool) -> (How, Option<(&'static str, String)>) {
+    fn outcome(self) -> Done {
         match self.failure {
-            _ if cancelled => (How::Cancelled, None),
             None => (How::Succeeded, None),
             Some(_) if Instant::now() >= self.deadline => (How::TimedOut, None),
             Some(why) => (How::Failed, Some(("ACTION_FAILED", why.to_string()))),

@@ -129,7 +129,7 @@ impl Cell {
             }),
             ToCell::Acknowledge { .. } => {}
             // Of another kind of cell.
-            ToCell::Commit(_) | ToCell::Execute(_) | ToCell::Input { .. } => life::end(),
+            ToCell::Commit(_) | ToCell::Execute(_) | ToCell::Input { .. } | ToCell::Watch => life::end(),
         }
     }
 

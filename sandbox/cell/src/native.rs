@@ -165,7 +165,9 @@ impl Program {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Execute(job) => self.begin(job),
+            Order::Execute(job, _) => self.begin(job),
+            // There is nothing to see.
+            Order::Watch(_) => {}
             Order::Cancel(execution) => {
                 // It is told at the next tick, which is now.
                 self.watch.ask(Some(execution), How::Cancelled, Instant::now());

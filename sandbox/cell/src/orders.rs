@@ -7,7 +7,7 @@ use anchorhold_jail::hatch::{Ended, Execute, FromCell, How, ToCell};
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::packet::{Assembler, PacketError};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -18,8 +18,10 @@ const STACK_BYTES: usize = 256 * 1024;
 /// What is passed on.
 #[derive(Debug)]
 pub enum Order {
-    /// Run this.
-    Execute(Execute),
+    /// Run this; with the descriptors that came with it.
+    Execute(Execute, Vec<OwnedFd>),
+    /// Somebody watches, by these descriptors.
+    Watch(Vec<OwnedFd>),
     /// End this one, if it runs.
     Cancel(ExecutionId),
     /// More input for this one, if it runs.
@@ -41,7 +43,7 @@ pub fn receive(outbox: &Arc<Outbox>, orders: UnboundedSender<Order>) -> io::Resu
         loop {
             let heard = assembler.receive_next(outbox.hatch().as_fd());
             let handled = heard.and_then(|heard| match heard {
-                Some((message, _descriptors)) => handle(&outbox, &orders, message),
+                Some((message, descriptors)) => handle(&outbox, &orders, message, descriptors),
                 None => Ok(()),
             });
             if handled.is_err() {
@@ -51,9 +53,15 @@ pub fn receive(outbox: &Arc<Outbox>, orders: UnboundedSender<Order>) -> io::Resu
     })
 }
 
-fn handle(outbox: &Outbox, orders: &UnboundedSender<Order>, message: ToCell) -> Result<(), PacketError> {
+fn handle(
+    outbox: &Outbox,
+    orders: &UnboundedSender<Order>,
+    message: ToCell,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(), PacketError> {
     let order = match message {
-        ToCell::Execute(job) => Order::Execute(job),
+        ToCell::Execute(job) => Order::Execute(job, descriptors),
+        ToCell::Watch => Order::Watch(descriptors),
         ToCell::Cancel { execution } => Order::Cancel(execution),
         ToCell::Input { execution, bytes, end } => Order::Input { execution, bytes, end },
         ToCell::Attach { generation } => return outbox.attach(generation),

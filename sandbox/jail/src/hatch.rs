@@ -33,7 +33,8 @@ pub enum ToCell {
         /// Returned in the answer, so that the listener knows where its own reading begins.
         generation: u64,
     },
-    /// Run code.
+    /// Run code. In a browser cell two descriptors instead of code let a client speak the browser's protocol itself:
+    /// ends of pipes, to read what it says and to write what it hears.
     Execute(Execute),
     /// End the running execution if it is this one; the interpreter's state survives where it can.
     Cancel {
@@ -64,6 +65,9 @@ pub enum ToCell {
     },
     /// A file operation (files cells). Transfers ([`FileAction::is_transfer`]) carry one descriptor: a pipe's end.
     File(FileRequest),
+    /// Somebody watches (browser cells), also while something runs. Descriptors: ends of pipes, to read what the watcher
+    /// says and to write what there is to see.
+    Watch,
 }
 
 /// What a cell needs to know about the session that takes it.

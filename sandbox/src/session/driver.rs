@@ -21,6 +21,7 @@ use anchorhold_jail::id::{CellId, ExecutionId};
 use anchorhold_jail::packet::{PacketError, Packets};
 use anchorhold_jail::walls::Walls;
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -54,8 +55,8 @@ impl From<Denied> for Error {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) context: ContextKey,
-    /// What its cell is told; until it was.
-    pub(super) packets: Option<Packets>,
+    /// What its cell is told, and given; until it was.
+    pub(super) packets: Option<(Packets, Vec<OwnedFd>)>,
     pub(super) timeout_us: u64,
     pub(super) accepted: Instant,
     /// Where it runs.
@@ -183,11 +184,11 @@ impl Core {
         let (Some(job), Some(held)) = (self.jobs.get_mut(&execution), self.cells.get_mut(&cell)) else {
             return;
         };
-        let Some(packets) = job.packets.take() else { return };
+        let Some((packets, descriptors)) = job.packets.take() else { return };
         let started = Instant::now();
         let hard_us = job.timeout_us.saturating_add(HARD_GRACE_US);
         inner.hub.tell(&ToWarden::Arm { cell, execution, at: boottime_in(hard_us) });
-        held.cell.send(packets, Vec::new());
+        held.cell.send(packets, descriptors);
         job.cell = Some(cell);
         let limits = &inner.spec.limits;
         held.runs.push(Run {
@@ -238,6 +239,12 @@ impl Core {
     /// Where an execution runs.
     pub(super) fn cell_of(&self, id: ExecutionId) -> Option<CellId> {
         self.jobs.get(&id)?.cell
+    }
+
+    /// The cell of a context.
+    pub(super) fn cell(&self, context: &ContextKey) -> Option<Arc<Cell>> {
+        let cell = self.state.cell(context)?;
+        self.cells.get(&cell).map(|held| Arc::clone(&held.cell))
     }
 
     /// Ends the interpreter of a context. `false`: it has none.

@@ -7,6 +7,7 @@ use super::{NetworkMode, merged};
 use crate::http::archive::Format as ArchiveFormat;
 use crate::http::execution::{Disconnect, Signal};
 use crate::http::usage::GroupBy;
+use crate::service::LinkRole;
 use crate::words::{Engine, Language, Runtime, SessionStatus};
 use std::collections::BTreeMap;
 use utoipa::openapi::RefOr;
@@ -150,10 +151,10 @@ pub(in crate::http) struct ActionsRequest {
     /// In their order. Each has a `type`: `navigate {url, wait_until}`, `back`, `forward`, `reload`,
     /// `click {target, button, modifiers}`, `double_click`, `hover`, `drag {from, to}`, `type {target, text, delay_ms}`,
     /// `fill {target, value}`, `fill_form {fields}`, `clear {target}`, `select {target, value | label}`,
-    /// `check {target}`, `uncheck {target}`, `press {key}`, `scroll {target | dx, dy}`,
+    /// `check {target}`, `uncheck {target}`, `upload {target, paths}`, `press {key}`, `scroll {target | dx, dy}`,
     /// `wait_for {text | target | url | load | seconds}`, `snapshot {budget_bytes, since, optional}`,
     /// `extract {format, target}`, `screenshot {format, full_page, target, clip, path}`, `pdf {path}`,
-    /// `evaluate {expression}`, `dialog {accept, text}`, `cookies {op}`, `set_viewport {width, height}`, `tabs {op}`.
+    /// `evaluate {expression}`, `dialog {accept, text}`, `cookies {op}`, `storage {op, area}`, `set_viewport {width, height}`, `tabs {op}`.
     #[schema(max_items = 100, value_type = Vec<Object>)]
     actions: Vec<serde_json::Value>,
     /// Seconds for all of them: 30 where omitted, at most `limits.execution_seconds`.
@@ -163,6 +164,17 @@ pub(in crate::http) struct ActionsRequest {
     background: Option<bool>,
     /// What becomes of them when the client of their stream goes away: `continue` where omitted.
     on_disconnect: Option<Disconnect>,
+}
+
+/// A link to a session's browser.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct LinkRequest {
+    /// What it is for.
+    role: LinkRole,
+    /// Seconds that it is good: 300 where omitted, at most 3,600.
+    #[schema(minimum = 0.001, maximum = 3600)]
+    ttl_seconds: Option<f64>,
 }
 
 /// A session and an execution in one: the fields of both, and files.

@@ -9,7 +9,7 @@ use anchorhold_sandbox::{
     Accounted, ArchiveFormat, Boottime, Capture, Cause, CellId, Change, Class, ContextKey, ContextStatus,
     Digest, Download, Entry, Error, Event, Execution, ExecutionId, FileBody, Finished, Follower, Image,
     Network, Outcome, Part, SessionId, SessionSpec, SessionState, Tombstone, Traffic, Unpacked, Usage, Walls,
-    WorkspacePath, Written,
+    Wires, WorkspacePath, Written,
 };
 use bytes::Bytes;
 use futures_util::Stream;
@@ -256,6 +256,14 @@ impl Session {
         }
         self.world.runtime.spawn(self.world.clone().program(self.id, execution));
         self.result(id).await
+    }
+
+    pub async fn converse(&self, execution: Execution, _: Wires) -> Result<Finished, Error> {
+        self.execute(execution).await
+    }
+
+    pub fn watch(&self, _: &ContextKey, wires: Wires) -> Option<Wires> {
+        Some(wires)
     }
 
     async fn result(&self, id: ExecutionId) -> Result<Finished, Error> {
