@@ -194,8 +194,7 @@ impl Drop for Stay {
     fn drop(&mut self) {
         self.connection.dismiss();
         let root = Some(self.root.clone());
-        self.connection
-            .tell(None, &DetachFromTargetParams { session_id: root, ..DetachFromTargetParams::default() });
+        self.connection.tell(None, &DetachFromTargetParams { session_id: root });
         // What it said of them has ended with its session, and with that what we said.
         accept_downloads(&self.connection);
     }

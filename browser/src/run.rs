@@ -248,10 +248,13 @@ impl Step<'_> {
         if open_dialog(self.link, tab).is_none() {
             return Err(Failure::Absent("no dialog is open"));
         }
+        let closed_of = |state: &crate::state::State| state.tab(tab?).map(|tab| tab.dialogs_closed);
+        let before = closed_of(&self.link.state());
         let answer = page::HandleJavaScriptDialogParams { accept, prompt_text: text.map(str::to_owned) };
         self.tell(&answer).await?;
         let closed = |state: &crate::state::State| {
-            state.tab(tab?).is_none_or(|tab| tab.dialog.is_none()).then_some(())
+            let crashed = tab.and_then(|tab| state.tab(tab)).is_none_or(|tab| tab.crashed);
+            (crashed || closed_of(state) != before).then_some(())
         };
         self.link.until(self.deadline, closed).await?;
         self.settle().await;

@@ -74,6 +74,8 @@ pub(crate) struct Tab {
     pub frames: Vec<SessionId>,
     pub crashed: bool,
     pub dialog: Option<Dialog>,
+    /// How many dialogs were closed: the next may be open before anybody looks.
+    pub dialogs_closed: u32,
     /// Oldest first.
     pub documents: VecDeque<Document>,
     pub journey: Journey,
@@ -237,6 +239,7 @@ impl State {
                     frames: Vec::new(),
                     crashed: false,
                     dialog: None,
+                    dialogs_closed: 0,
                     documents: VecDeque::new(),
                     journey: Journey::Resting,
                     moves: 0,
@@ -315,7 +318,10 @@ fn in_tab(tab: &mut Tab, seen: Seen) -> Vec<Effect> {
             let message = dialog.message.chars().take(DIALOG_CHARS).collect();
             tab.dialog = Some(Dialog { kind: dialog.kind, message });
         }
-        Seen::DialogClosed => tab.dialog = None,
+        Seen::DialogClosed => {
+            tab.dialog = None;
+            tab.dialogs_closed = tab.dialogs_closed.wrapping_add(1);
+        }
         _ => {}
     }
     Vec::new()

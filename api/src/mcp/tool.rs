@@ -184,6 +184,7 @@ impl Tool {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: one entry for each tool")]
     fn description(self) -> &'static str {
         match self {
             Self::ExecuteCode => {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use anchorhold_jail::control::Interpreter;
 use anchorhold_jail::hatch::{
     Commit, Dialect, Ended, Execute, FileAction, FileAnswer, FileRequest, FromCell, Stream, ToCell,
 };
@@ -68,7 +69,14 @@ impl Cell {
     pub fn commit(&self, memory_bytes: u64) {
         let root = std::fs::File::open(self.root.path()).unwrap();
         let env = vec![("GREETING".to_owned(), "hello".to_owned())];
-        let commit = Commit { memory_bytes, env, uid: 1000, require_landlock: false };
+        let commit = Commit {
+            memory_bytes,
+            cpu_millicores: 1000,
+            interpreter: Interpreter::Own,
+            env,
+            uid: 1000,
+            require_landlock: false,
+        };
         packet::send(&self.hatch, &ToCell::Commit(commit), &[root.as_fd()]).unwrap();
         match self.receive() {
             FromCell::Ready(_) => {}
