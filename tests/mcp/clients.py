@@ -146,7 +146,7 @@ async def main():
                     await progress(client)
                     print(f"ok: every tool, Python, {door.__name__}, {mode}: {client.protocol_version}")
         async with over_http(running, "auto", "?tools=code") as client:
-            assert len((await client.list_tools()).tools) == 3
+            assert len((await client.list_tools()).tools) == 5
             print("ok: a profile")
         typescript(running)
 
