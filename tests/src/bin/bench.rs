@@ -136,7 +136,59 @@ fn main() -> Result<()> {
     memory(&server)?;
     metering(&server)?;
     server.stop()?;
+    native()
+}
+
+/// Native sessions, on a server that keeps cells for them: from their creation to the first result, with pauses in which
+/// the next cell is made; then executions in one that lives.
+fn native() -> Result<()> {
+    println!();
+    let server = Server::start(Options::default().with("pool", "native", "2"))?;
+    let mut wire = Wire::open(&server)?;
+    let pandas = "import pandas as pd\npd.DataFrame({'a': range(10)}).a.sum()";
+    let python = |code: &str| json!({"language": "python", "code": code});
+    let programs = [
+        ("python", python("1+1"), "p50 ≤ 2"),
+        ("python with pandas", python(pandas), "p50 ≤ 6"),
+        ("node", json!({"language": "javascript", "code": "1+1"}), ""),
+        ("bash", json!({"language": "bash", "code": "echo 2"}), ""),
+        ("a command", json!({"command": ["echo", "2"]}), ""),
+    ];
+    for (name, program, goal) in &programs {
+        let mut took = Vec::new();
+        for n in 0..33 {
+            let (session, first) = native_run(&mut wire, program)?;
+            wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
+            // The first ones wait until what cells are forked from is loaded.
+            if n >= 3 {
+                took.push(first);
+            }
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        Sample::of(took).show(&format!("native session and first execution, {name}"), goal);
+    }
+    for (name, program, _) in programs.iter().filter(|(name, ..)| ["python", "node", "bash"].contains(name)) {
+        let (session, _) = native_run(&mut wire, program)?;
+        let path = format!("/v1/sessions/{session}/executions");
+        let mut took = Vec::new();
+        for _ in 0..300 {
+            took.push(wire.json("POST", &path, program)?.1);
+        }
+        Sample::of(took).show(&format!("warm native execution, {name}"), "p50 ≤ 0.5");
+        wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
+    }
+    memory_of(&server, "native python", &json!({"runtime": "native"}), &python("1+1"), "≤ 8")?;
+    server.stop()?;
     Ok(())
+}
+
+/// A native session with its first execution, and how long both took.
+fn native_run(wire: &mut Wire, program: &Value) -> Result<(String, Duration)> {
+    let (answer, create) = wire.json("POST", "/v1/sessions", &json!({"runtime": "native"}))?;
+    let session = answer["id"].as_str().context("id")?.to_owned();
+    let (answer, first) = wire.json("POST", &format!("/v1/sessions/{session}/executions"), program)?;
+    ensure!(answer["status"] == "succeeded", "{answer}");
+    Ok((session, create + first))
 }
 
 fn whole_runs(server: &Server) -> Result<()> {
@@ -327,32 +379,31 @@ fn sustained(server: &Server) -> Result<()> {
 }
 
 fn memory(server: &Server) -> Result<()> {
+    GUESTS.iter().try_for_each(|guest| memory_of(server, guest.name, &json!({}), &guest.asks("1 + 1"), "≤ 4"))
+}
+
+fn memory_of(server: &Server, name: &str, session: &Value, program: &Value, goal: &str) -> Result<()> {
     let client: Client = server.client()?;
-    for guest in &GUESTS {
-        let sessions = (0..10).map(|_| client.session(&json!({}))).collect::<Result<Vec<_>>>()?;
-        let mut pss = 0;
-        for session in &sessions {
-            client.execute_with(session, &guest.asks("1 + 1"))?;
-        }
-        for session in &sessions {
-            for pid in host::cell_processes(session.trim_start_matches("ses_")) {
-                let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-                pss += rollup
-                    .lines()
-                    .find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
-                    .unwrap_or(0);
-            }
-        }
-        println!(
-            "{:<58} {:>8.2} MiB  ≤ 4",
-            format!("idle memory per {} session (PSS, 10 alive)", guest.name),
-            pss as f64 / 1024.0 / 10.0
-        );
-        for session in &sessions {
-            client.close(session)?;
+    let sessions = (0..10).map(|_| client.session(session)).collect::<Result<Vec<_>>>()?;
+    let mut pss = 0;
+    for session in &sessions {
+        client.execute_with(session, program)?;
+    }
+    for session in &sessions {
+        for pid in host::cell_processes(session.trim_start_matches("ses_")) {
+            let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            pss += rollup
+                .lines()
+                .find_map(|l| l.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+                .unwrap_or(0);
         }
     }
-    Ok(())
+    println!(
+        "{:<58} {:>8.2} MiB  {goal}",
+        format!("idle memory per {name} session (PSS, 10 alive)"),
+        pss as f64 / 1024.0 / 10.0
+    );
+    sessions.iter().try_for_each(|session| client.close(session).map(drop))
 }
 
 /// The bill against the program's own clocks.
