@@ -783,6 +783,16 @@ fn commands_wait_for_nothing(shared: &Shared) -> Result<()> {
     let answer =
         client.execute_with(&session, &json!({"command": ["sleep", "60"], "timeout_seconds": 0.3}))?;
     assert_eq!(answer["status"], "timed_out", "{answer:#}");
+    // What a program leaves behind holds its output open, and nobody waits for it.
+    for left in [
+        json!({"command": ["bash", "-c", "sleep 30 & echo gone"]}),
+        json!({"language": "python", "code": "import os, subprocess\nsubprocess.Popen(['sleep', '30'])\nprint('gone', flush=True)\nos._exit(0)"}),
+    ] {
+        let began = Instant::now();
+        let answer = client.execute_with(&session, &left)?;
+        assert_eq!((&answer["stdout"], &answer["exit_code"]), (&json!("gone\n"), &json!(0)), "{answer:#}");
+        ensure!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    }
     // They leave no context.
     let contexts = client.get(&format!("/v1/sessions/{session}/contexts"))?.expect(200);
     ensure!(!contexts.to_string().contains("\"command\""), "{contexts:#}");

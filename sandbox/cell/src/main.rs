@@ -28,11 +28,10 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
     station.confine()?;
     match station.class {
         Class::Files => {
-            station.serve(|hatch| -> Infallible { files::run(hatch.0, JailWalls::new(Class::Files)) })?
+            station.serve(|hatch, _| -> Infallible { files::run(hatch.0, JailWalls::new(Class::Files)) })?
         }
-        Class::Browser => {
-            station.serve(|hatch| -> Infallible { browser::run(hatch.0, JailWalls::new(Class::Browser)) })?
-        }
+        Class::Browser => station
+            .serve(|hatch, _| -> Infallible { browser::run(hatch.0, JailWalls::new(Class::Browser)) })?,
         Class::Native => {
             let library = library.ok_or("a native zygote needs its library")?;
             match native::become_zygote(station, library)? {}
@@ -40,7 +39,7 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
         Class::Wasm => {
             let image = station.image.take().ok_or("a wasm zygote needs an image")?;
             let mut template = Some(wasm::Template::load(image, own)?);
-            station.serve(move |hatch| -> Infallible {
+            station.serve(move |hatch, _| -> Infallible {
                 // Taken in the child's copy of this process; the zygote's own stays.
                 match template.take() {
                     Some(template) => wasm::run(template, hatch.0, JailWalls::new(Class::Wasm)),

@@ -20,8 +20,7 @@ use anchorhold_jail::control::{Class, Interpreter};
 use anchorhold_jail::hatch::{Execute, FromCell, How, Stream};
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::packet;
-use anchorhold_jail::python::Python;
-use anchorhold_jail::zygote::{Station, ZygoteError};
+use anchorhold_jail::zygote::{BornFor, Station, ZygoteError};
 use anchorhold_jail::{loopback, root};
 use input::Input;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
@@ -43,19 +42,22 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// What the zygote does from when its Python has called into this library.
 pub fn serve() -> Result<(), ZygoteError> {
     let station = Station::resume()?;
-    station.serve(|hatch| run(hatch.0, JailWalls::new(Class::Native)))
+    station.serve(|hatch, born_for| run(hatch.0, born_for, JailWalls::new(Class::Native)))
 }
 
-/// Runs a cell in this process, from `Prepared` to its end.
-fn run(hatch: OwnedFd, mut walls: impl Walling) -> Infallible {
+/// Runs a cell in this process, from before `Prepared` to its end. One for the pool has a Python ready: most sessions
+/// will want it.
+fn run(hatch: OwnedFd, born_for: BornFor, mut walls: impl Walling) -> Infallible {
     life::end_on_panic();
+    let spare = (born_for == BornFor::Pool).then(interpreter::spare_python).transpose();
+    let spare = life::require(&hatch, spare);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = life::require(&hatch, runtime.map_err(|e| format!("a runtime: {e}")));
     let (commit, [files, workspace, tmp, shm]) = life::wait_for_commit(&hatch);
     let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
     let furnished = root::furnish(Class::Native, &[workspace, tmp, shm]);
     life::require(&hatch, furnished.and_then(|namespaces| namespaces.close()).map_err(|e| e.to_string()));
-    let pipes = life::require(&hatch, interpreter::start(&commit, Python::here()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = life::require(&hatch, runtime.map_err(|e| format!("a runtime: {e}")));
+    let pipes = life::require(&hatch, interpreter::start(&commit, spare));
     let entered = runtime.enter();
     let input = Input::of(&files).map_err(|e| format!("open /tmp: {e}"));
     let input = life::require(&hatch, input);

@@ -311,7 +311,8 @@ impl Tree {
             .map_err(limit_error)
     }
 
-    /// Moves a cell's pid 1 into its session's group.
+    /// Moves a prepared cell, given by its pid 1, into its session's group: that and the copy of it that it may hold
+    /// ready. Neither starts another process before it is committed.
     pub fn admit(
         &self,
         group: GroupId,
@@ -319,22 +320,24 @@ impl Tree {
         cell: CellId,
         pid: Pid,
     ) -> Result<CellGroup, CgroupError> {
+        let all = members(pid)?;
+        let attach = |group: &Path| all.iter().try_for_each(|&pid| attach(group, pid));
         let session_path = self.session_path(group, session);
         let cell_path = session_path.join(cell_name(cell));
         let memory = self.memory_root().join(&cell_path);
         make(&memory)?;
-        attach(&memory, pid)?;
+        attach(&memory)?;
         let time = match &self.layout {
             Layout::V2 { .. } => None,
             Layout::V1 { pids, cpu, time, .. } => {
-                attach(&pids.join(&session_path), pid)?;
-                attach(&cpu.join(&session_path), pid)?;
+                attach(&pids.join(&session_path))?;
+                attach(&cpu.join(&session_path))?;
                 Some(match time {
                     Time::Unified(root) => root.join(&self.parent).join(cell_name(cell)),
                     Time::Cpuacct(root) => {
                         let path = root.join(&self.parent).join(cell_name(cell));
                         make(&path)?;
-                        attach(&path, pid)?;
+                        attach(&path)?;
                         path
                     }
                 })
@@ -487,6 +490,15 @@ fn give_procs(group: &Path, uid: u32) -> Result<(), CgroupError> {
 fn attach(group: &Path, pid: Pid) -> Result<(), CgroupError> {
     let path = group.join("cgroup.procs");
     at(&path, fs::write(&path, pid.as_raw_nonzero().to_string()))
+}
+
+/// A process and its children. See proc_pid_task(5), `children`: exact while none of them starts or ends one.
+fn members(pid: Pid) -> Result<Vec<Pid>, CgroupError> {
+    let number = pid.as_raw_nonzero();
+    let file = PathBuf::from(format!("/proc/{number}/task/{number}/children"));
+    let children = at(&file, fs::read_to_string(&file))?;
+    let children = children.split_whitespace().filter_map(|word| word.parse().ok().and_then(Pid::from_raw));
+    Ok(std::iter::once(pid).chain(children).collect())
 }
 
 fn directories(path: &Path) -> Vec<PathBuf> {

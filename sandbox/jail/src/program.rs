@@ -10,12 +10,14 @@ use crate::root::WORKSPACE;
 use crate::seccomp;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SIGCHLD, SigHandler, SigSet, Signal, signal};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, pipe2, setresgid, setresuid};
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// What the program reads; it writes to the one above.
 const PIPE_FD: RawFd = 3;
@@ -24,28 +26,15 @@ const ABOVE: RawFd = 16;
 /// What is said by a program that did not become one.
 const NOT_STARTED: i32 = 127;
 
-/// What to run.
-pub enum Program<'a> {
-    /// A file of the cell's root.
-    File {
-        /// Where it is.
-        path: &'a CStr,
-        /// Its arguments, the first of which is its name.
-        arguments: Vec<CString>,
-        /// All of its environment, `NAME=value`.
-        environment: Vec<CString>,
-    },
-    /// What this process holds already: it goes on in the copy that is forked, and never comes back.
-    Here(&'a dyn Fn()),
-}
-
-impl std::fmt::Debug for Program<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File { path, arguments, .. } => f.debug_list().entry(path).entries(arguments).finish(),
-            Self::Here(_) => f.write_str("Here"),
-        }
-    }
+/// A file of the cell's root, to be run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// Where it is.
+    pub path: CString,
+    /// Its arguments, the first of which is its name.
+    pub arguments: Vec<CString>,
+    /// All of its environment, `NAME=value`.
+    pub environment: Vec<CString>,
 }
 
 /// How it is confined.
@@ -80,63 +69,174 @@ struct Ends {
     printed: Option<[OwnedFd; 2]>,
 }
 
-impl Program<'_> {
+impl Program {
     /// Starts it, from a pid 1 with one thread that is user 0 of its namespace. A program that cannot be started shows as
     /// the end of its pipe. A native program's output is piped, and pid 1 has to wait for its children; the children of
     /// other classes are reaped by the kernel from here on.
-    #[expect(unsafe_code, reason = "fork and signal dispositions are unsafe by nature")]
     pub fn start(&self, confinement: Confinement) -> Result<Pipes, LockError> {
         fault::step("program").map_err(LockError::User)?;
-        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(LockError::Program);
-        let ((input, to), (from, output)) = (pipe()?, pipe()?);
-        let (kept, printed) = if confinement.class == Class::Native {
-            let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
-            (Some([stdout, stderr]), Some([stdout_end, stderr_end]))
-        } else {
-            (None, None)
-        };
-        let reaping = if kept.is_some() { SigHandler::SigDfl } else { SigHandler::SigIgn };
-        // SAFETY: neither disposition runs code of ours.
-        unsafe { signal(SIGCHLD, reaping) }.map_err(LockError::Program)?;
-        // SAFETY: this process has one thread, so the child may use everything as if it had made it itself.
-        match unsafe { nix::unistd::fork() }.map_err(LockError::Program)? {
-            ForkResult::Parent { child } => Ok(Pipes { from, to, output: kept, pid: child }),
-            ForkResult::Child => {
-                let _never = self.become_it(confinement, &Ends { input, output, printed });
-                // SAFETY: ends this process without running what its parent left to be run at an exit.
-                unsafe { libc::_exit(NOT_STARTED) }
+        fork(confinement.class, |ends| {
+            detach(ends)?;
+            confine(confinement)?;
+            self.execute()
+        })
+    }
+
+    fn execute(&self) -> Result<Infallible, LockError> {
+        nix::unistd::execve(&self.path, &self.arguments, &self.environment).map_err(LockError::Program)
+    }
+}
+
+/// A copy of pid 1, made before anybody knew its session. It has got ready and waits to be told what for; what it does then
+/// it does behind the walls that every program has.
+#[derive(Debug)]
+pub struct Spare(Pipes);
+
+/// What a spare is told.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    require_landlock: bool,
+    /// What it becomes. It goes on as what it is where there is nothing.
+    program: Option<Program>,
+}
+
+impl Spare {
+    /// Makes one, from a pid 1 with one thread, and waits until it has got ready. `get_ready` runs without walls, and is
+    /// nothing that a session has to do with; `go_on` never comes back. Both run in the copy.
+    pub fn fork(
+        class: Class,
+        descriptors: u64,
+        get_ready: impl FnOnce() -> bool,
+        go_on: impl FnOnce(),
+    ) -> Result<Self, LockError> {
+        let pipes = fork(class, |ends| {
+            detach(ends)?;
+            let (input, output) = own_pipes();
+            if !get_ready() || nix::unistd::write(output, &[0]).is_err() {
+                return Err(LockError::Program(Errno::ENOEXEC));
             }
+            let Order { require_landlock, program } = hear(input).map_err(LockError::Program)?;
+            // Landlock and the filter hold for one thread: one that getting ready has left behind would be outside of
+            // them. Does nothing but fail when there is one: unshare(2), CLONE_THREAD.
+            nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(LockError::Program)?;
+            confine(Confinement { class, descriptors, require_landlock })?;
+            if let Some(program) = program {
+                program.execute()?;
+            }
+            // As an exec would: without it the program could not read what `/proc` says of itself.
+            nix::sys::prctl::set_dumpable(true).map_err(LockError::Program)?;
+            go_on();
+            Err(LockError::Program(Errno::ENOEXEC))
+        })?;
+        match nix::unistd::read(&pipes.from, &mut [0]) {
+            Ok(1) => Ok(Self(pipes)),
+            Ok(_) => Err(LockError::Program(Errno::ENOEXEC)),
+            Err(errno) => Err(LockError::Program(errno)),
         }
     }
 
-    fn become_it(&self, confinement: Confinement, ends: &Ends) -> Result<Infallible, LockError> {
-        let Confinement { class, descriptors, require_landlock } = confinement;
-        nix::unistd::setsid().map_err(LockError::Program)?;
-        nix::unistd::chdir(WORKSPACE).map_err(LockError::Program)?;
-        only(ends).map_err(LockError::Program)?;
-        // Dispositions that are ignored outlive an exec.
-        reset_signals().map_err(LockError::Program)?;
-        setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors).map_err(LockError::Program)?;
-        let (uid, gid) = (Uid::from_raw(GUEST_UID), Gid::from_raw(GUEST_UID));
-        setresgid(gid, gid, gid).map_err(LockError::User)?;
-        // Leaving user 0 for good also empties the capability sets.
-        setresuid(uid, uid, uid).map_err(LockError::User)?;
-        lock::landlock_program(class, require_landlock)?;
-        for filter in seccomp::program_filters(class)? {
-            seccompiler::apply_filter(filter).map_err(|e| LockError::Install(e.to_string()))?;
+    /// Lets it go on, in a cell that is furnished, or makes it a program. Like a program that cannot be started, a spare that
+    /// cannot be confined shows as the end of its pipe.
+    pub fn start(self, require_landlock: bool, program: Option<Program>) -> Result<Pipes, LockError> {
+        fault::step("program").map_err(LockError::User)?;
+        tell(&self.0.to, &Order { require_landlock, program }).map_err(LockError::Program)?;
+        Ok(self.0)
+    }
+}
+
+/// Writes an order behind its length.
+fn tell(to: &OwnedFd, order: &Order) -> Result<(), Errno> {
+    let body = postcard::to_stdvec(order).map_err(|_| Errno::EINVAL)?;
+    let length = u32::try_from(body.len()).map_err(|_| Errno::E2BIG)?;
+    let bytes = [&length.to_le_bytes()[..], &body].concat();
+    let mut left = &bytes[..];
+    while !left.is_empty() {
+        left = &left[nix::unistd::write(to, left)?..];
+    }
+    Ok(())
+}
+
+/// Reads an order of our own pid 1's, and not a byte of what follows.
+fn hear(from: BorrowedFd<'_>) -> Result<Order, Errno> {
+    let fill = |buffer: &mut [u8]| {
+        let mut read = 0;
+        while read < buffer.len() {
+            match nix::unistd::read(from, &mut buffer[read..])? {
+                0 => return Err(Errno::EPIPE),
+                some => read += some,
+            }
         }
-        match self {
-            Self::File { path, arguments, environment } => {
-                nix::unistd::execve(path, arguments, environment).map_err(LockError::Program)
-            }
-            Self::Here(go_on) => {
-                // As an exec would: without it the program could not read what `/proc` says of itself.
-                nix::sys::prctl::set_dumpable(true).map_err(LockError::Program)?;
-                go_on();
-                Err(LockError::Program(Errno::ENOEXEC))
-            }
+        Ok(())
+    };
+    let mut length = [0; 4];
+    fill(&mut length)?;
+    let mut body = vec![0; u32::from_le_bytes(length) as usize];
+    fill(&mut body)?;
+    postcard::from_bytes(&body).map_err(|_| Errno::EINVAL)
+}
+
+/// Forks a process with pipes, which ends when `body` comes back.
+#[expect(unsafe_code, reason = "fork and signal dispositions are unsafe by nature")]
+fn fork(class: Class, body: impl FnOnce(&Ends) -> Result<Infallible, LockError>) -> Result<Pipes, LockError> {
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(LockError::Program);
+    let ((input, to), (from, output)) = (pipe()?, pipe()?);
+    let (kept, printed) = if class == Class::Native {
+        let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
+        (Some([stdout, stderr]), Some([stdout_end, stderr_end]))
+    } else {
+        (None, None)
+    };
+    let reaping = if kept.is_some() { SigHandler::SigDfl } else { SigHandler::SigIgn };
+    // SAFETY: neither disposition runs code of ours.
+    unsafe { signal(SIGCHLD, reaping) }.map_err(LockError::Program)?;
+    // SAFETY: this process has one thread, so the child may use everything as if it had made it itself.
+    match unsafe { nix::unistd::fork() }.map_err(LockError::Program)? {
+        ForkResult::Parent { child } => Ok(Pipes { from, to, output: kept, pid: child }),
+        ForkResult::Child => {
+            let _never = body(&Ends { input, output, printed });
+            // SAFETY: ends this process without running what its parent left to be run at an exit.
+            unsafe { libc::_exit(NOT_STARTED) }
         }
     }
+}
+
+/// In the child: a session of its own, the pipes under their numbers, no other descriptor, signals as they are at first.
+fn detach(ends: &Ends) -> Result<(), LockError> {
+    nix::unistd::setsid().map_err(LockError::Program)?;
+    only(ends).map_err(LockError::Program)?;
+    // Dispositions that are ignored outlive an exec.
+    reset_signals().map_err(LockError::Program)
+}
+
+/// In the child of a furnished cell: the walls.
+fn confine(confinement: Confinement) -> Result<(), LockError> {
+    let Confinement { class, descriptors, require_landlock } = confinement;
+    nix::unistd::chdir(WORKSPACE).map_err(LockError::Program)?;
+    setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors).map_err(LockError::Program)?;
+    let (uid, gid) = (Uid::from_raw(GUEST_UID), Gid::from_raw(GUEST_UID));
+    setresgid(gid, gid, gid).map_err(LockError::User)?;
+    // Leaving user 0 for good also empties the capability sets.
+    setresuid(uid, uid, uid).map_err(LockError::User)?;
+    lock::landlock_program(class, require_landlock)?;
+    for filter in seccomp::program_filters(class)? {
+        seccompiler::apply_filter(filter).map_err(|e| LockError::Install(e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Ends this process, and with a cell's pid 1 everything in the cell, without running what libraries left to be run at an
+/// exit: a copy of a zygote has many of them, and nothing for them to do.
+#[expect(unsafe_code, reason = "the standard library has only the exit that runs them")]
+pub fn end() -> ! {
+    // SAFETY: no value of this process needs dropping, and none is used after this.
+    unsafe { libc::_exit(0) }
+}
+
+/// The pipes in a process that has [`detach`]ed.
+#[expect(unsafe_code, reason = "they were put there by number")]
+fn own_pipes() -> (BorrowedFd<'static>, BorrowedFd<'static>) {
+    // SAFETY: both are open since `only`, and nothing of this process's closes them.
+    unsafe { (BorrowedFd::borrow_raw(PIPE_FD), BorrowedFd::borrow_raw(PIPE_FD + 1)) }
 }
 
 /// Leaves the pipes as descriptors 1 to 4, and nothing else above 2.

@@ -25,17 +25,19 @@ impl Python {
         })
     }
 
-    /// Before the fork that [`Python::go_on`] is called behind.
+    /// Before the fork that [`Python::after_fork`] is called behind.
     pub fn before_fork(self) {
         (self.before_fork)();
     }
 
-    /// Goes on as a Python of its own, with this statement; the process ends when that is done.
-    pub fn go_on(self, statement: &CStr) -> ! {
+    /// In the copy: it is a Python of its own from here on.
+    pub fn after_fork(self) {
         (self.after_fork_in_child)();
-        let failed = (self.run)(statement.as_ptr());
-        // There is nothing to return to: the caller's frames are another process's.
-        std::process::exit(failed)
+    }
+
+    /// Runs a statement. Whether it came to its end without an exception, which it would have printed.
+    pub fn run(self, statement: &CStr) -> bool {
+        (self.run)(statement.as_ptr()) == 0
     }
 }
 

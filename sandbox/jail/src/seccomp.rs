@@ -454,6 +454,12 @@ fn compile(class: Class) -> Result<BpfProgram, FilterError> {
     }
     let commands = FCNTL_COMMANDS.iter().map(|&command| equals(1, command)).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_fcntl, commands);
+    if class == Class::Native {
+        // How the runtime's handler of signals wakes its loop: a pair of sockets of its own. Nothing is sent to an address.
+        let condition = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
+        rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![condition])?]);
+        rules.insert(libc::SYS_recvfrom, Vec::new());
+    }
     // A process may signal itself (abort); pid 1 of a namespace has nobody else in it.
     rules.insert(libc::SYS_tgkill, vec![equals(0, 1)?]);
     let filter = SeccompFilter::new(

@@ -98,6 +98,15 @@ pub enum ZygoteError {
 #[derive(Debug)]
 pub struct Hatch(pub OwnedFd);
 
+/// What a cell is born for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BornFor {
+    /// The pool, where it waits for whoever comes first.
+    Pool,
+    /// A session that waits for it, in whose namespaces it is born.
+    Session,
+}
+
 /// What the warden gave this zygote.
 #[derive(Debug)]
 pub struct Station {
@@ -208,7 +217,7 @@ impl Station {
     /// Says warm, then forks a cell for each order until the warden hangs up. What is open now is the allow-list for
     /// every fork. In the child `cell` runs as pid 1 of its own namespaces, with nothing open but its hatch and
     /// `/dev/null` as descriptors 0 to 2.
-    pub fn serve(self, mut cell: impl FnMut(Hatch) -> Infallible) -> Result<(), ZygoteError> {
+    pub fn serve(self, mut cell: impl FnMut(Hatch, BornFor) -> Infallible) -> Result<(), ZygoteError> {
         seccomp::filter(self.class)?;
         if self.class.runs_programs() {
             seccomp::program_filters(self.class)?;
@@ -232,7 +241,10 @@ impl Station {
                 Some(home) => self.fork_joined(tag, cgroup.as_ref().map(AsFd::as_fd), home),
             };
             match forked {
-                Ok(Forked::Cell) => run(&mut cell, only(hatch)),
+                Ok(Forked::Cell) => {
+                    let born_for = if joined { BornFor::Session } else { BornFor::Pool };
+                    run(&mut cell, only(hatch), born_for)
+                }
                 Ok(Forked::Zygote(pidfd)) => {
                     packet::send(&self.control, &Report::Born { tag }, &[pidfd.as_fd()])?;
                 }
@@ -277,8 +289,8 @@ impl Station {
     }
 }
 
-fn run(cell: &mut impl FnMut(Hatch) -> Infallible, hatch: Hatch) -> ! {
-    match cell(hatch) {}
+fn run(cell: &mut impl FnMut(Hatch, BornFor) -> Infallible, hatch: Hatch, born_for: BornFor) -> ! {
+    match cell(hatch, born_for) {}
 }
 
 /// Takes over a descriptor that the warden left for this process under this number. Called once for each, before anything

@@ -10,7 +10,7 @@ use anchorhold_jail::control::Class;
 use anchorhold_jail::hatch::{Commit, Execute, FromCell, ToCell};
 use anchorhold_jail::lock;
 use anchorhold_jail::packet::{self, PacketError};
-use anchorhold_jail::program::{Confinement, Pipes, Program};
+use anchorhold_jail::program::{Pipes, Spare};
 use anchorhold_jail::walls::Walls;
 use anchorhold_jail::zygote::{Hatch, PROGRAM_DESCRIPTORS_MAX};
 use anchorhold_jail::{loopback, root};
@@ -63,12 +63,8 @@ fn lock_up(
     let said = |step: &str, error: &dyn std::fmt::Display| format!("{step}: {error}");
     let listener = loopback::listen().map_err(|e| said("listen", &e))?;
     let namespaces = root::furnish(Class::Browser, parts).map_err(|e| said("furnish", &e))?;
-    let confinement = Confinement {
-        class: Class::Browser,
-        descriptors: PROGRAM_DESCRIPTORS_MAX,
-        require_landlock: commit.require_landlock,
-    };
-    let pipes = Program::Here(&be_the_program).start(confinement);
+    let program = Spare::fork(Class::Browser, PROGRAM_DESCRIPTORS_MAX, || true, be_the_program);
+    let pipes = program.and_then(|program| program.start(commit.require_landlock, None));
     let mut attacker =
         Attacker::meet(pipes.map_err(|e| said("program", &e))?).map_err(|e| said("meet", &e))?;
     attacker.attack(HELLO).map_err(|e| said("hello", &e))?;

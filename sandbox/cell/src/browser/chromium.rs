@@ -70,8 +70,8 @@ pub(super) fn start(commit: &Commit) -> Result<Pipes, String> {
     let name = PROGRAM.to_string_lossy();
     let arguments = [&*name].into_iter().chain(FLAGS.iter().copied()).chain([&*proxy]);
     let text = |text: &str| CString::new(text).map_err(|e| format!("{text}: {e}"));
-    let program = Program::File {
-        path: PROGRAM,
+    let program = Program {
+        path: PROGRAM.to_owned(),
         arguments: arguments.map(text).collect::<Result<_, _>>()?,
         environment: ENVIRONMENT.iter().copied().map(text).collect::<Result<_, _>>()?,
     };

@@ -5,7 +5,7 @@ use anchorhold_jail::control::{Class, Interpreter};
 use anchorhold_jail::fault;
 use anchorhold_jail::hatch::Commit;
 use anchorhold_jail::loopback::PROXY;
-use anchorhold_jail::program::{Confinement, Pipes, Program};
+use anchorhold_jail::program::{Confinement, Pipes, Program, Spare};
 use anchorhold_jail::python::Python;
 use anchorhold_jail::zygote::{PROGRAM_DESCRIPTORS_MAX, Station, ZygoteError};
 use std::collections::BTreeMap;
@@ -35,7 +35,9 @@ sys.argv = ['']
 exec(compile(source, '<anchorhold>', 'exec'), module.__dict__)
 module.zygote(library)
 ";
-/// Called in a copy of the zygote. Binds no name of the program's.
+/// Called in a copy of the zygote, before its session is known and then behind its walls. They bind no name of the
+/// program's.
+const PYTHON_PREPARE: &CStr = c"__import__('anchorhold_kernel').prepare()";
 const PYTHON_SERVE: &CStr = c"__import__('anchorhold_kernel').serve()";
 
 /// The library that a zygote loads; beside this program.
@@ -91,32 +93,49 @@ pub fn become_zygote(station: Station, library: File) -> Result<Infallible, Zygo
     station.become_program(PYTHON, &arguments, &environment, library)
 }
 
-/// Starts the program that the session asked for.
-pub(super) fn start(commit: &Commit, python: Option<Python>) -> Result<Pipes, String> {
-    let confinement = Confinement {
-        class: Class::Native,
-        descriptors: PROGRAM_DESCRIPTORS_MAX,
-        require_landlock: commit.require_landlock,
+/// A Python that is ready to be a session's.
+pub(super) fn spare_python() -> Result<Spare, String> {
+    let python = Python::here().ok_or("this process is no Python")?;
+    python.before_fork();
+    let prepare = || {
+        python.after_fork();
+        python.run(PYTHON_PREPARE)
     };
+    let serve = || {
+        python.run(PYTHON_SERVE);
+    };
+    Spare::fork(Class::Native, PROGRAM_DESCRIPTORS_MAX, prepare, serve).map_err(|e| format!("a Python: {e}"))
+}
+
+/// Starts the program that the session asked for, in the spare where there is one.
+pub(super) fn start(commit: &Commit, spare: Option<Spare>) -> Result<Pipes, String> {
+    let require_landlock = commit.require_landlock;
+    let started = match (program(commit)?, spare) {
+        (None, spare) => spare.map_or_else(spare_python, Ok)?.start(require_landlock, None),
+        (program, Some(spare)) => spare.start(require_landlock, program),
+        (Some(program), None) => {
+            let (class, descriptors) = (Class::Native, PROGRAM_DESCRIPTORS_MAX);
+            program.start(Confinement { class, descriptors, require_landlock })
+        }
+    };
+    started.map_err(|e| e.to_string())
+}
+
+/// What is executed. Nothing for Python, which is there already.
+fn program(commit: &Commit) -> Result<Option<Program>, String> {
     let (path, arguments): (_, &[&str]) = match commit.interpreter {
         Interpreter::Own => return Err("the image has several interpreters, and none was named".into()),
-        Interpreter::Python => {
-            let python = python.ok_or("this process is no Python")?;
-            python.before_fork();
-            let go_on = || python.go_on(PYTHON_SERVE);
-            return Program::Here(&go_on).start(confinement).map_err(|e| e.to_string());
-        }
+        Interpreter::Python => return Ok(None),
         Interpreter::Node => (NODE, &["node", "--no-warnings", "-e", NODE_KERNEL]),
         Interpreter::Bash => (BASH, &["bash", "-c", BASH_KERNEL, "bash"]),
         Interpreter::Command => (BASH, &["bash", "-c", COMMAND_KERNEL, "bash"]),
     };
     let text = |text: &&str| CString::new(*text).map_err(|e| format!("{text}: {e}"));
-    let program = Program::File {
-        path,
+    Ok(Some(Program {
+        path: path.to_owned(),
         arguments: arguments.iter().map(text).collect::<Result<_, _>>()?,
         environment: pairs(&environment(threads(commit), &commit.env))?,
-    };
-    program.start(confinement).map_err(|e| e.to_string())
+    }))
 }
 
 /// The first that a Python is told, which was executed before anybody knew its session.

@@ -24,6 +24,7 @@ VALUE_BYTES_MAX = 2 * 1024 * 1024
 SITE = os.path.expanduser("~/.local/lib/python3.11/site-packages")
 
 shell = None
+pools = None
 running = False
 executions = 0
 
@@ -37,9 +38,11 @@ def zygote(library):
     global shell
     shell = make_shell()
     warm()
+    tidy()
     loaded = ctypes.PyDLL(library)
     gc.collect()
     gc.collect()
+    gc.disable()
     gc.freeze()
     sys.exit(loaded.anchorhold_zygote())
 
@@ -75,6 +78,26 @@ def warm():
     from matplotlib import font_manager
 
     font_manager._get_font.cache_clear()
+
+
+def tidy():
+    """What every copy would do for the first time is done once, here: there it would cost milliseconds and memory."""
+    global pools
+    from threadpoolctl import ThreadpoolController
+
+    pools = ThreadpoolController()
+    reseed()
+    rehearse()
+
+
+def rehearse():
+    """Runs a program that does nothing, and leaves no trace of it."""
+    stdout, sys.stdout = sys.stdout, open(os.devnull, "w")
+    shell.run_cell("None", store_history=False)
+    shell.display_formatter.format(2)
+    importlib.invalidate_caches()
+    sys.stdout.close()
+    sys.stdout = stdout
 
 
 def make_shell():
@@ -149,22 +172,29 @@ def stream(command):
 # ---- in a cell -----------------------------------------------------------------------------------------------------
 
 
-def serve():
-    """Runs what comes until the cell ends."""
-    for number in (3, 4):
-        os.set_inheritable(number, False)
-    start = receive()
-    os.environ.clear()
-    os.environ.update(start["env"])
+def prepare():
+    """Gets ready for a session that nobody knows yet, and may become another program. No wall stands."""
     reseed()
-    set_threads(start["threads"])
-    signal.signal(signal.SIGINT, interrupted)
-    # As every Python does: who writes to a pipe that nobody reads is told by an error.
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     sys.stdout.reconfigure(line_buffering=True)
     sys.path.insert(0, "")
     sys.path.append(SITE)
     gc.enable()
+    rehearse()
+
+
+def serve():
+    """Runs what comes until the cell ends."""
+    for number in (3, 4):
+        os.set_inheritable(number, False)
+    signal.signal(signal.SIGINT, interrupted)
+    # As every Python does: who writes to a pipe that nobody reads is told by an error.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    start = receive()
+    os.environ.clear()
+    os.environ.update(start["env"])
+    # It starts threads.
+    if start["threads"] > 1:
+        pools.limit(limits=start["threads"])
     while True:
         job = receive()
         if job is None:
@@ -189,12 +219,6 @@ def reseed():
     numpy = sys.modules.get("numpy")
     if numpy:
         numpy.random.seed(list(os.urandom(32)))
-
-
-def set_threads(threads):
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(threads)
 
 
 def execute(job):
