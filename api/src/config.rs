@@ -67,6 +67,8 @@ pub struct Raw {
     pub admin: RawAdmin,
     /// The door for agents.
     pub mcp: RawMcp,
+    /// Where people see what listens in a session.
+    pub preview: RawPreview,
     /// Where things are kept.
     pub data: RawData,
     /// Where images are.
@@ -103,6 +105,7 @@ impl Default for Raw {
             api: RawApi::default(),
             admin: RawAdmin::default(),
             mcp: RawMcp::default(),
+            preview: RawPreview::default(),
             data: RawData::default(),
             image: RawImage::default(),
             ledger: RawLedger::default(),
@@ -193,6 +196,55 @@ impl RawMcp {
         self.hosts.push(listen.ip().to_string());
         McpPolicy { hosts: self.hosts, origins: self.origins }
     }
+}
+
+/// `[preview]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawPreview {
+    /// Empty: there are no previews.
+    listen: String,
+    /// Names below this one lead there: `{port}-{session}.{domain}`. Browsers take those of `localhost` for this machine.
+    domain: String,
+}
+
+impl Default for RawPreview {
+    fn default() -> Self {
+        Self { listen: String::new(), domain: "localhost".into() }
+    }
+}
+
+impl RawPreview {
+    fn resolve(&self, insecure: bool) -> Result<Option<PreviewPolicy>, ConfigError> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |key, why| setting("preview", key, why);
+        let listen: SocketAddr = self
+            .listen
+            .parse()
+            .map_err(|_| wrong("listen", "must be an address and a port, as 127.0.0.1:8081"))?;
+        if !listen.ip().is_loopback() && !insecure {
+            return Err(wrong("listen", "listening beyond loopback without TLS needs --insecure"));
+        }
+        let label = |label: &str| {
+            let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            !label.is_empty() && label.len() <= 63 && label.bytes().all(inner)
+        };
+        if self.domain.len() > 200 || !self.domain.split('.').all(label) {
+            return Err(wrong("domain", "must be a name in small letters, as preview.example.org"));
+        }
+        Ok(Some(PreviewPolicy { listen, domain: self.domain.clone() }))
+    }
+}
+
+/// Where people see what listens in a session.
+#[derive(Debug, Clone)]
+pub struct PreviewPolicy {
+    /// Where the listener is.
+    pub listen: SocketAddr,
+    /// What its names end with.
+    pub domain: String,
 }
 
 /// From where the door for agents may be reached: what a name server or a web page can forge is refused.
@@ -388,6 +440,8 @@ pub struct Flags {
     pub data_dir: Option<PathBuf>,
     /// `--image-dir`
     pub image_dir: Option<PathBuf>,
+    /// `--preview-listen`
+    pub preview_listen: Option<String>,
     /// `--insecure`
     pub insecure: bool,
 }
@@ -401,6 +455,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// From where the door for agents may be reached.
     pub mcp: McpPolicy,
+    /// Where previews are, if there are any.
+    pub preview: Option<PreviewPolicy>,
     /// Whether it may be open to the network without TLS.
     pub insecure: bool,
     /// Who the service becomes when it starts as root.
@@ -504,6 +560,9 @@ impl Raw {
         if let Some(listen) = &flags.listen {
             raw.api.listen.clone_from(listen);
         }
+        if let Some(listen) = &flags.preview_listen {
+            raw.preview.listen.clone_from(listen);
+        }
         if let Some(dir) = &flags.data_dir {
             raw.data.dir.clone_from(dir);
         }
@@ -547,6 +606,7 @@ impl Raw {
             listen,
             admin_listen: self.admin.resolve()?,
             mcp: self.mcp.resolve(listen),
+            preview: self.preview.resolve(self.api.insecure)?,
             insecure: self.api.insecure,
             uid: self.api.uid,
             key: (!self.api.key.is_empty()).then(|| self.api.key.into()),
@@ -755,6 +815,9 @@ mod tests {
             "[session]\nttl_seconds = nan",
             "[limits]\ncpu_cores = 0.0",
             "[ledger]\nsync = 'maybe'",
+            "[preview]\nlisten = '0.0.0.0:81'",
+            "[preview]\nlisten = '127.0.0.1:81'\ndomain = 'Preview.example'",
+            "[preview]\nlisten = '127.0.0.1:81'\ndomain = '.example'",
             "[admin]\nlisten = '0.0.0.0:9090'",
             "[admin]\nlisten = '9090'",
             "[audit]\nfile_bytes = 100",

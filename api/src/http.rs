@@ -14,6 +14,7 @@ mod execution;
 pub(crate) mod file;
 pub(crate) mod names;
 mod openapi;
+pub(crate) mod preview;
 mod session;
 mod tenant;
 mod unread;
@@ -65,14 +66,21 @@ struct Door {
     pages: Arc<Pages>,
     mcp: mcp::Endpoint,
     names: Arc<Names>,
+    previews: Option<preview::Previews>,
 }
 
 /// All routes of the API.
-pub fn router(service: Service, audit: Audit, mcp: mcp::Endpoint, names: Names) -> Router {
+pub fn router(
+    service: Service,
+    audit: Audit,
+    mcp: mcp::Endpoint,
+    names: Names,
+    previews: Option<preview::Previews>,
+) -> Router {
     let watched = (audit, service.metrics().clone());
     let (routes, document) = routes().split_for_parts();
     let pages = Arc::new(Pages::new(&openapi::complete(document)));
-    let door = Door { service, pages, mcp, names: Arc::new(names) };
+    let door = Door { service, pages, mcp, names: Arc::new(names), previews };
     routes
         // A protocol of its own, which describes itself: no part of the document.
         .route("/mcp", post(tools).get(tools).delete(tools))
@@ -110,6 +118,8 @@ fn routes() -> OpenApiRouter<Door> {
         .routes(routes!(browser::link::link))
         .routes(routes!(browser::look::show, browser::look::close))
         .routes(routes!(browser::look::screenshot))
+        .routes(routes!(preview::open, preview::list))
+        .routes(routes!(preview::close))
         .routes(routes!(usage::of_session))
         .routes(routes!(usage::of_tenant))
         .routes(routes!(usage::prices))

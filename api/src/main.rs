@@ -36,6 +36,9 @@ enum Command {
         /// Where to listen [default: 127.0.0.1:8080]
         #[arg(long, value_name = "ADDRESS")]
         listen: Option<String>,
+        /// Where people see what listens in sessions; without it they do not
+        #[arg(long, value_name = "ADDRESS")]
+        preview_listen: Option<String>,
         /// Allows listening beyond loopback without TLS
         #[arg(long)]
         insecure: bool,
@@ -125,8 +128,8 @@ struct Settings {
 }
 
 impl Settings {
-    fn flags(self, listen: Option<String>, insecure: bool) -> Flags {
-        Flags { file: self.config, listen, data_dir: self.data_dir, image_dir: self.image_dir, insecure }
+    fn flags(self) -> Flags {
+        Flags { file: self.config, data_dir: self.data_dir, image_dir: self.image_dir, ..Flags::default() }
     }
 }
 
@@ -145,8 +148,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve { settings, listen, insecure, warden } => {
-            let flags = settings.flags(listen, insecure);
+        Command::Serve { settings, listen, preview_listen, insecure, warden } => {
+            let flags = Flags { listen, preview_listen, insecure, ..settings.flags() };
             let config = Raw::load(&flags, std::env::vars())?.resolve(flags.file)?;
             anchorhold::serve::serve(config, warden)?;
             Ok(ExitCode::SUCCESS)
@@ -161,7 +164,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Doctor { json, config } => anchorhold::doctor::doctor(json, config.as_deref()),
         Command::Config { settings } => {
-            let raw = Raw::load(&settings.flags(None, false), std::env::vars())?;
+            let raw = Raw::load(&settings.flags(), std::env::vars())?;
             print!("{}", raw.to_toml()?);
             raw.resolve(None)?;
             Ok(ExitCode::SUCCESS)
@@ -172,7 +175,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tenant(command) => cli::tenant(&command).map(|()| ExitCode::SUCCESS),
         Command::Key(command) => cli::key(&command).map(|()| ExitCode::SUCCESS),
         Command::Image(ImageCommand::List { settings, json }) => {
-            let config = Raw::load(&settings.flags(None, false), std::env::vars())?.resolve(None)?;
+            let config = Raw::load(&settings.flags(), std::env::vars())?.resolve(None)?;
             cli::image_list(&config.image_dir, json).map(|()| ExitCode::SUCCESS)
         }
     }

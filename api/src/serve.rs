@@ -42,6 +42,7 @@ const WARDEN: &str = "anchorhold-warden";
 struct Ready {
     listener: TcpListener,
     admin: Option<TcpListener>,
+    preview: Option<TcpListener>,
     socket: PathBuf,
     /// The warden is ours: it ends with us, and egress with it.
     own: Vec<Own>,
@@ -120,7 +121,8 @@ fn prepare(config: &Config, warden: Option<PathBuf>, root: bool) -> anyhow::Resu
         }
     };
     let admin = config.admin_listen.map(bind).transpose()?;
-    Ok(Ready { listener: bind(config.listen)?, admin, socket, own, key })
+    let preview = config.preview.as_ref().map(|preview| bind(preview.listen)).transpose()?;
+    Ok(Ready { listener: bind(config.listen)?, admin, preview, socket, own, key })
 }
 
 /// Our own warden, and egress for it.
@@ -282,7 +284,15 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let mcp = mcp::Endpoint::new(service.clone(), audit.clone(), &config.mcp);
     let names = http::names::Names::new(&config.mcp);
-    let router = http::router(service.clone(), audit.clone(), mcp.clone(), names);
+    let mut previews = None;
+    if let (Some(listener), Some(policy)) = (ready.preview, &config.preview) {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let at = http::preview::Previews::new(policy, listener.local_addr()?.port());
+        let router = http::preview::router(service.clone(), at.clone());
+        tokio::spawn(listen::serve(listener, router, config.connections_max, stopped.clone()));
+        previews = Some(at);
+    }
+    let router = http::router(service.clone(), audit.clone(), mcp.clone(), names, previews);
     let door = tokio::spawn(listen::serve(listener, router, config.connections_max, stopped.clone()));
     if let Some(admin) = ready.admin {
         let listener = tokio::net::TcpListener::from_std(admin)?;

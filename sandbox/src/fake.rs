@@ -180,6 +180,7 @@ impl Shared {
                     known.armed = None;
                 }
             }
+            ToWarden::Socket { tag, .. } => self.say(&FromWarden::Socket { tag }),
             ToWarden::Kill { cell } if !self.deaf => self.end(cell, Cause::Killed),
             ToWarden::Kill { .. }
             | ToWarden::Renew { .. }

@@ -15,6 +15,7 @@ use anchorhold_jail::packet::{PacketError, Packets};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -98,6 +99,8 @@ struct Link {
     broken: Arc<Notify>,
     images: Vec<Image>,
     takes: HashMap<u64, Pending>,
+    /// Who waits for sockets.
+    sockets: HashMap<u64, oneshot::Sender<Vec<OwnedFd>>>,
 }
 
 /// A cell that was asked for.
@@ -269,6 +272,22 @@ impl Hub {
         Err(Error::Unavailable)
     }
 
+    /// Sockets in the network of a session's native cells; none where it has no such cell.
+    pub(crate) async fn sockets(&self, session: SessionId) -> Result<Vec<OwnedFd>, Error> {
+        let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
+        let (sender, sockets) = oneshot::channel();
+        locked(&self.link).as_mut().ok_or(Error::Unavailable)?.sockets.insert(tag, sender);
+        let answered = self.tell(&ToWarden::Socket { tag, session });
+        let sockets = match answered {
+            true => tokio::time::timeout(TAKE_WAIT, sockets).await.ok().and_then(Result::ok),
+            false => None,
+        };
+        if let Some(link) = locked(&self.link).as_mut() {
+            link.sockets.remove(&tag);
+        }
+        sockets.ok_or(Error::Unavailable)
+    }
+
     /// Whoever asked with this tag; nobody after it was answered.
     fn pending(&self, tag: u64) -> Option<Pending> {
         locked(&self.link).as_mut()?.takes.remove(&tag)
@@ -326,7 +345,7 @@ impl Hub {
         Ok(false)
     }
 
-    fn heard(&self, message: FromWarden, descriptors: Vec<std::os::fd::OwnedFd>) -> Result<(), PacketError> {
+    fn heard(&self, message: FromWarden, descriptors: Vec<OwnedFd>) -> Result<(), PacketError> {
         match message {
             FromWarden::Taken { tag, info, walls, commit_us } => match self.pending(tag) {
                 Some(Pending { session, wanted, asked, .. }) => {
@@ -341,6 +360,11 @@ impl Hub {
                     tracing::warn!(session = %session.spec.id, %why, "no cell");
                     session.refused(&wanted, why.into());
                 }
+            }
+            FromWarden::Socket { tag } => {
+                let waiting = locked(&self.link).as_mut().and_then(|link| link.sockets.remove(&tag));
+                // Who does not wait any more needs none.
+                let _unclaimed = waiting.map(|waiting| waiting.send(descriptors));
             }
             FromWarden::CellEnded(tombstone) => self.cell_ended(tombstone),
             FromWarden::SessionEnded { session } => {
@@ -409,8 +433,13 @@ impl Hub {
             locked(&self.survivors).entry(given.info.session).or_default().push(given);
         }
         *locked(&self.tombstones) = tombstones.iter().map(|found| (found.cell, found.clone())).collect();
-        let link =
-            Link { channel, broken: Arc::clone(&broken), images: welcome.images, takes: HashMap::new() };
+        let link = Link {
+            channel,
+            broken: Arc::clone(&broken),
+            images: welcome.images,
+            takes: HashMap::new(),
+            sockets: HashMap::new(),
+        };
         *locked(&self.link) = Some(link);
         let strays: HashSet<_> = strays.into_iter().map(|given| given.info.session).collect();
         for session in strays {
@@ -483,7 +512,7 @@ impl Hub {
 }
 
 /// Connects without waiting: a socket that nobody accepts from is as good as none.
-fn connect(path: &Path) -> io::Result<std::os::fd::OwnedFd> {
+fn connect(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;

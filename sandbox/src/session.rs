@@ -27,13 +27,19 @@ use anchorhold_jail::id::{CellId, ExecutionId, GroupId, SessionId};
 use anchorhold_jail::packet::{PacketError, Packets};
 use anchorhold_jail::walls::Walls;
 use driver::{Core, Job};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub(crate) use cell::Cell;
 
+/// Where a program of the session may listen, in the order of the warden's sockets.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+/// How long such a program may take to let somebody in.
+const DIAL_WAIT: Duration = Duration::from_secs(3);
 /// How long the warden may take to end a session.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
@@ -226,6 +232,23 @@ impl Session {
         if core.touched {
             self.inner.hub.tell(&ToWarden::Reroute { session: self.id(), network });
         }
+    }
+
+    /// Connects to what listens at a port of its native cells' loopback. `None`: nothing does.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the warden does not answer.
+    pub async fn dial(&self, port: u16) -> Result<Option<TcpStream>, Error> {
+        let sockets = self.inner.hub.sockets(self.id()).await?;
+        for (socket, address) in sockets.into_iter().zip(LOOPBACK) {
+            let socket = TcpSocket::from_std_stream(socket.into());
+            let connected = tokio::time::timeout(DIAL_WAIT, socket.connect((address, port).into())).await;
+            // Otherwise it is refused, or whoever listens lets nobody in.
+            if let Ok(Ok(stream)) = connected {
+                return Ok(Some(stream));
+            }
+        }
+        Ok(None)
     }
 
     /// Its contexts that have a cell or something to run.

@@ -60,6 +60,7 @@ mod metrics;
 mod native;
 mod neighbours;
 mod openapi;
+mod preview;
 mod restart;
 mod sessions;
 mod streams;
@@ -87,6 +88,7 @@ const ROOMS: &[Room] = &[
     openapi::all,
     browser::all,
     native::all,
+    preview::all,
     egress::all,
     cdp::all,
     live::all,

@@ -42,13 +42,14 @@ const MAKERS: [(&str, &str, &str); 4] = [
     ("create_key", "key", "$response.body#/id"),
 ];
 /// Groups of operations, in the order of the page.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("Run", "A whole life in one call: for most programs this is all that is needed."),
     ("Sessions", "A session is a workspace, limits and a lifetime. Creating one costs next to nothing."),
     ("Executions", "An execution is one run of code in a session: what is billed, cancelled and followed."),
     ("Contexts", "A context is one interpreter. Its variables live from one execution to the next."),
     ("Files", "The session's workspace: a directory of its own in memory, seen as `/workspace` by its code."),
     ("Browser", "One Chromium for each session, driven by actions that wait until they can be done."),
+    ("Ports", "What programs of a session serve at its `localhost`, shown to people who have the link."),
     ("Usage", "What was used and what it cost."),
     ("Administration", "Who may use the server, and how much. Takes a key that administers."),
     ("Server", "Without a key: whether the server is well, and this document."),

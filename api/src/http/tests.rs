@@ -44,7 +44,7 @@ impl Client {
         let service = house.service(LedgerSync::Process).await;
         let policy = McpPolicy { hosts: vec!["localhost".into()], origins: Vec::new() };
         let mcp = mcp::Endpoint::new(service.clone(), audit.clone(), &policy);
-        let router = router(service, audit, mcp, names::Names::new(&policy));
+        let router = router(service, audit, mcp, names::Names::new(&policy), None);
         Self { router, _house: house, _audit: directory }
     }
 

@@ -46,7 +46,8 @@ async fn serve(door: impl FnOnce(Service, Audit, &McpPolicy) -> Endpoint) -> Soc
     let policy = McpPolicy { hosts: vec!["127.0.0.1".into()], origins: vec![format!("http://{address}")] };
     let door = door(service.clone(), audit.clone(), &policy);
     let names = http::names::Names::new(&policy);
-    let router = http::router(service, audit, door, names).layer(axum::middleware::map_request(with_key));
+    let router =
+        http::router(service, audit, door, names, None).layer(axum::middleware::map_request(with_key));
     tokio::spawn(async move {
         let _kept = (model, directory);
         let (_stop, stopped) = watch::channel(false);

@@ -4,6 +4,7 @@ use super::cells::Session;
 use super::context::Defaults;
 use super::helm::Helm;
 use super::outgoing::Refusals;
+use super::preview::Previews;
 use super::upkeep::Command;
 use super::{Refusal, SessionChange, context_id, later, now_us};
 use crate::ledger::{Place, SessionRow, Terms};
@@ -61,6 +62,8 @@ pub(super) struct Live {
     pub(super) cells: Session,
     /// Who steers its browser.
     pub(super) helm: Arc<Helm>,
+    /// Its ports that are open to people.
+    pub(super) previews: Previews,
     /// What egress kept it from.
     pub(super) refusals: Refusals,
     /// Held while its life, tags or network are changed in the ledger and here.
@@ -120,6 +123,7 @@ impl Live {
             account,
             terms: row.terms.clone(),
             cells,
+            previews: Previews::default(),
             refusals: Refusals::default(),
             helm: Arc::default(),
             change: tokio::sync::Mutex::new(()),

@@ -11,7 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Both sides must speak the same one: they are built together.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The kinds of cells that exist so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -175,7 +175,7 @@ pub struct Take {
     pub expires_at: Boottime,
 }
 
-/// What the API says. Only `Take`, `EndSession` and `Hello` are answered.
+/// What the API says. Only `Take`, `Socket`, `EndSession` and `Hello` are answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum ToWarden {
     /// First message of a connection.
@@ -217,6 +217,13 @@ pub enum ToWarden {
         session: SessionId,
         /// What it asks for now.
         network: Network,
+    },
+    /// Make sockets in the network that the session's native cells share. Answered by [`FromWarden::Socket`].
+    Socket {
+        /// Comes back in the answer.
+        tag: u64,
+        /// Which session.
+        session: SessionId,
     },
     /// Kill every cell of the session and give everything back. Answered by [`FromWarden::SessionEnded`], also when
     /// there is no such session.
@@ -264,6 +271,12 @@ pub enum FromWarden {
         tag: u64,
         /// Why.
         why: Refusal,
+    },
+    /// Descriptors: TCP sockets in the session's network that are not connected, one of IPv4 and, where the kernel has
+    /// it, one of IPv6. None where the session has no native cell, or no socket is to be had.
+    Socket {
+        /// Of the request.
+        tag: u64,
     },
     /// A cell is gone: its processes, its cgroup and its descriptors. Kept until acknowledged.
     CellEnded(Tombstone),

@@ -1,11 +1,14 @@
 //! The network of a cell: nothing but its own loopback, with one socket that listens there and is served outside.
+//! The other way round, a socket that was made in there and is connected from outside reaches what listens inside.
 
 use crate::fault;
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Where programs in a cell find the way out: an HTTP proxy, whose other side is not in the cell.
 pub const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3128);
@@ -21,6 +24,24 @@ pub fn listen() -> io::Result<OwnedFd> {
 
 fn socket(kind: SocketType) -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?)
+}
+
+/// TCP sockets in another network namespace, not connected and not blocking: one of IPv4 and, where the kernel has it, one
+/// of IPv6. A socket stays in the namespace that it was made in; this thread comes back. Needs root of the host.
+pub fn sockets_in(network: impl AsFd) -> io::Result<Vec<OwnedFd>> {
+    let own = File::open("/proc/thread-self/ns/net")?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let make = |family| rustix::net::socket_with(family, SocketType::STREAM, flags, None);
+    nix::sched::setns(network, CloneFlags::CLONE_NEWNET)?;
+    let made = make(AddressFamily::INET).map(|first| {
+        let second = make(AddressFamily::INET6).ok();
+        std::iter::once(first).chain(second).collect()
+    });
+    if nix::sched::setns(&own, CloneFlags::CLONE_NEWNET).is_err() {
+        // Whatever this process did next, it would do in a cell.
+        std::process::abort();
+    }
+    Ok(made?)
 }
 
 /// Without `SO_REUSEADDR`: nobody else gets the port, not even while nothing listens.

@@ -177,6 +177,18 @@ pub(in crate::http) struct LinkRequest {
     ttl_seconds: Option<f64>,
 }
 
+/// A port to open.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct PortRequest {
+    /// Where a program listens, at `localhost` of the session's native runtime.
+    #[schema(minimum = 1, maximum = 65535)]
+    port: u16,
+    /// Seconds that the link is good: 3,600 where omitted, at most 86,400.
+    #[schema(minimum = 0.001, maximum = 86400)]
+    ttl_seconds: Option<f64>,
+}
+
 /// A session and an execution in one: the fields of both, and files.
 pub(in crate::http) struct RunRequest;
 
@@ -393,6 +405,18 @@ pub(in crate::http) struct SessionPath {
     /// The session's id.
     #[param(pattern = "^ses_[0-9a-z]{26}$")]
     id: String,
+}
+
+/// A port of a session in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(in crate::http) struct PortPath {
+    /// The session's id.
+    #[param(pattern = "^ses_[0-9a-z]{26}$")]
+    id: String,
+    /// The port.
+    #[param(example = 3000, minimum = 1, maximum = 65535)]
+    port: u16,
 }
 
 /// An execution in the path.

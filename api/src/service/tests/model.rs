@@ -266,6 +266,10 @@ impl Session {
         Some(wires)
     }
 
+    pub async fn dial(&self, _: u16) -> Result<Option<tokio::net::TcpStream>, Error> {
+        std::future::ready(Ok(None)).await
+    }
+
     async fn result(&self, id: ExecutionId) -> Result<Finished, Error> {
         let mut changed = self.world.changed.subscribe();
         loop {

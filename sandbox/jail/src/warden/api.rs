@@ -81,6 +81,10 @@ impl Warden {
                     log(&format!("egress cannot be watched: {error}"));
                 }
             }
+            ToWarden::Socket { tag, session } => {
+                let sockets = self.sockets_of(session);
+                self.say(&FromWarden::Socket { tag }, sockets);
+            }
             ToWarden::EndSession { session } if self.sessions.contains_key(&session) => {
                 self.end_session(session, Cause::Killed);
             }

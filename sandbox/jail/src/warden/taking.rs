@@ -8,8 +8,9 @@ use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
 use crate::fault;
 use crate::hatch::{Commit, FromCell, ToCell};
-use crate::id::CellId;
+use crate::id::{CellId, SessionId};
 use crate::lock::GUEST_UID;
+use crate::loopback;
 use crate::packet;
 use crate::walls::{Wall, Walls};
 use crate::workspace;
@@ -189,6 +190,17 @@ impl Warden {
             let namespaces = if complete { namespaces(cell.pid()) } else { None };
             session.home = namespaces.map_or(Home::None, Home::Made);
         }
+    }
+
+    /// Sockets in the network of a session's native cells, where it has any.
+    pub(super) fn sockets_of(&self, session: SessionId) -> Vec<OwnedFd> {
+        let Some(Home::Made(home)) = self.sessions.get(&session).map(|session| &session.home) else {
+            return Vec::new();
+        };
+        loopback::sockets_in(&home.network).unwrap_or_else(|error| {
+            log(&format!("no socket in a cell's network: {error}"));
+            Vec::new()
+        })
     }
 
     pub(super) fn commit(&mut self, id: CellId, take: &Take) {
