@@ -17,8 +17,10 @@ mod openapi;
 pub(crate) mod preview;
 mod session;
 mod tenant;
+mod terminal;
 mod unread;
 pub(crate) mod usage;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -87,6 +89,7 @@ pub fn router(
         // WebSocket, which the document has no words for.
         .route("/v1/sessions/{id}/browser/cdp", get(browser::cdp))
         .route("/v1/sessions/{id}/browser/live", get(browser::live))
+        .route("/v1/sessions/{id}/terminal", get(terminal::terminal))
         .fallback(async || Problem::new(Code::NotFound, "no such route"))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "the route does not take this method")

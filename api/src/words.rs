@@ -93,8 +93,17 @@ words!(
         Browser = "browser",
         /// One program and its arguments, as JSON.
         Command = "command",
+        /// A shell at a terminal.
+        Terminal = "terminal",
     }
 );
+
+impl Language {
+    /// Whether each of its executions has a context of its own, which ends with it and has no name for others.
+    pub fn stands_alone(self) -> bool {
+        matches!(self, Self::Command | Self::Terminal)
+    }
+}
 
 words!(
     /// Which interpreter of a language, where there are several.

@@ -66,6 +66,7 @@ mod sessions;
 mod streams;
 mod takeover;
 mod tenants;
+mod terminal;
 mod transfers;
 mod typescript;
 
@@ -89,6 +90,7 @@ const ROOMS: &[Room] = &[
     browser::all,
     native::all,
     preview::all,
+    terminal::all,
     egress::all,
     cdp::all,
     live::all,

@@ -612,8 +612,10 @@ print(json.dumps({'found': found, 'pids': pids, 'proc': sorted(n for n in os.lis
     ensure!(seen["pids"].as_array().is_some_and(|pids| pids.len() <= 3), "{seen:#}");
     assert_eq!((&seen["uid"], &seen["hostname"]), (&json!(1000), &json!("cell")));
     assert_eq!(seen["proc"], json!(["self", "thread-self"]));
-    let devices =
-        json!(["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"]);
+    let devices = json!([
+        "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom",
+        "zero"
+    ]);
     assert_eq!(seen["devices"], devices);
     let descriptors = seen["descriptors"].as_array().context("descriptors")?;
     ensure!(descriptors.len() <= 6, "{descriptors:?}");

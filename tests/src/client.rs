@@ -61,6 +61,16 @@ pub struct Client {
 }
 
 impl Client {
+    /// Where the server is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// What it shows the server.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// A client of the server at `base` (`http://127.0.0.1:8080`).
     pub fn new(base: &str, key: Option<&str>) -> Result<Self> {
         let http = Http::builder().timeout(Duration::from_secs(120)).no_proxy().tcp_nodelay(true).build()?;

@@ -4,7 +4,6 @@ mod cdp;
 pub(super) mod link;
 mod live;
 pub(super) mod look;
-mod wire;
 
 pub(super) use cdp::cdp;
 pub(super) use live::live;

@@ -262,6 +262,7 @@ pub(super) fn language(fields: &mut Fields<'_>) -> (Option<Language>, Option<Eng
         None => fields.missing("language"),
         Some(Language::Browser) => fields.wrong("language", "is for actions: POST …/browser/actions"),
         Some(Language::Command) => fields.wrong("language", "is said by the field command alone"),
+        Some(Language::Terminal) => fields.wrong("language", "is a WebSocket's: GET …/terminal"),
         Some(Language::Python | Language::Bash) if engine.is_some() => {
             fields.wrong("engine", "is for javascript and typescript only");
         }

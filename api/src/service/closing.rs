@@ -117,8 +117,9 @@ fn report(finished: &Finished) -> Report {
             _ => None,
         },
         limits_hit: finished.limits_hit.iter().map(|&limit| limit_name(limit)).collect(),
-        // A command has none.
-        state_lost: finished.state_lost && finished.context.interpreter != Interpreter::Command,
+        // Neither a command nor a terminal has any.
+        state_lost: finished.state_lost
+            && !matches!(finished.context.interpreter, Interpreter::Command | Interpreter::Terminal),
         exit_code: finished.exit_code,
         stdout_bytes: finished.stdout.total_bytes,
         stderr_bytes: finished.stderr.total_bytes,

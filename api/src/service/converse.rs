@@ -1,4 +1,4 @@
-//! An outside client of a session's browser: an execution that converses for as long as the client does.
+//! An outside client of a session's browser, or a person at a terminal: an execution that converses for as long as they do.
 //!
 //! So it is recorded, paid for, cancelled and listed like any other, and ends with its session. What is said is read in
 //! the cell; here are only the ends of two pipes.
@@ -7,11 +7,11 @@ use super::execution::Opened;
 use super::helm::Held;
 use super::live::Live;
 use super::once::{Answer, Await};
-use super::{OnDisconnect, Refusal, Service, browser, now_us};
+use super::{ExecutionRequest, OnDisconnect, Refusal, Service, browser, now_us};
 use crate::ledger::ExecutionRow;
 use crate::service::helm::LinkRole;
 use crate::tenant::Tenant;
-use crate::words::ExecutionStatus;
+use crate::words::{ExecutionStatus, Language};
 use anchorhold_sandbox::{ExecutionId, Finished, Line, SessionId, Wires, wires};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,12 @@ const BEFORE_THE_END_US: u64 = 1_000_000;
 /// How long the cell may take to notice that the client has left.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
+/// What a terminal begins with, as a command …
+const SHELL: &str = r#"["bash","-i"]"#;
+/// … and what it finds.
+const SHELL_ENVIRONMENT: [(&str, &str); 3] =
+    [("TERM", "xterm-256color"), ("PS1", r"\w \$ "), ("COLORTERM", "truecolor")];
+
 /// A link to a session's browser.
 #[derive(Debug)]
 pub struct NewLink {
@@ -31,7 +37,7 @@ pub struct NewLink {
     pub expires_us: i64,
 }
 
-/// A client's conversation with a browser. Dropping it hangs up.
+/// A conversation with a cell. Dropping it hangs up.
 #[derive(Debug)]
 pub struct Conversation {
     /// What is said.
@@ -46,7 +52,8 @@ pub struct Conversation {
 #[derive(Debug)]
 pub(super) struct Talk {
     pub(super) wires: Wires,
-    _helm: Held,
+    /// Of the browser.
+    _helm: Option<Held>,
 }
 
 impl Service {
@@ -70,14 +77,37 @@ impl Service {
 
     /// Lets a client speak to the session's browser, which starts if need be.
     pub async fn converse(&self, tenant: &Tenant, session: SessionId) -> Result<Conversation, Refusal> {
-        let stream = self.0.streams.clone().try_acquire_owned().map_err(|_| Refusal::Streams)?;
         let live = self.find(tenant, session).await?;
         let helm = live.helm.let_client().await?;
+        let request = browser::actions(Vec::new(), None, OnDisconnect::Continue);
+        self.talk(tenant, live, request, Some(helm)).await
+    }
+
+    /// A shell at a terminal, in a cell of its own.
+    pub async fn terminal(&self, tenant: &Tenant, session: SessionId) -> Result<Conversation, Refusal> {
+        let live = self.find(tenant, session).await?;
+        let request = ExecutionRequest {
+            language: Language::Terminal,
+            code: SHELL.to_owned(),
+            env: SHELL_ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            ..browser::actions(Vec::new(), None, OnDisconnect::Continue)
+        };
+        self.talk(tenant, live, request, None).await
+    }
+
+    async fn talk(
+        &self,
+        tenant: &Tenant,
+        live: Arc<Live>,
+        request: ExecutionRequest,
+        helm: Option<Held>,
+    ) -> Result<Conversation, Refusal> {
+        let stream = self.0.streams.clone().try_acquire_owned().map_err(|_| Refusal::Streams)?;
         let (wires, line) = wires()?;
         let talk = Talk { wires, _helm: helm };
         let timeout_us = live.left_us().saturating_sub(BEFORE_THE_END_US).max(1);
-        let request = browser::actions(Vec::new(), Some(timeout_us), OnDisconnect::Continue);
-        let request = super::ExecutionRequest { background: true, ..request };
+        let request = ExecutionRequest { background: true, timeout_us: Some(timeout_us), ..request };
+        let session = live.id;
         let (service, tenant, id) = (self.clone(), tenant.clone(), ExecutionId::random());
         // In a task of its own: what is recorded comes to its end, whatever becomes of the caller.
         let begun = self.at_most_once(None, Await::Record, async move {
@@ -120,7 +150,7 @@ pub struct Ending {
 
 impl Default for Ending {
     fn default() -> Self {
-        Self { well: false, why: "the browser does not answer".to_owned() }
+        Self { well: false, why: "the cell does not answer".to_owned() }
     }
 }
 
@@ -132,7 +162,7 @@ impl Ending {
             (ExecutionStatus::Cancelled, _) => "cancelled, or the session has ended",
             (ExecutionStatus::TimedOut, _) => "the session's time is over",
             (_, Some(error)) => &error.message,
-            _ => "the browser has ended",
+            _ => "the program has ended",
         };
         Self { well: row.status == ExecutionStatus::Succeeded, why: why.to_owned() }
     }

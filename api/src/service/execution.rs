@@ -450,7 +450,7 @@ impl Service {
     ) -> Result<(Place, Defaults), Refusal> {
         let place = match &request.context {
             // It waits for nothing, and nothing is left for others: a context that nobody else names.
-            _ if request.language == Language::Command => {
+            _ if request.language.stands_alone() => {
                 self.place_named(id.to_string(), request.language, request.engine, Runtime::Native)?
             }
             ContextName::Name(name) => {
@@ -585,6 +585,7 @@ fn interpreter(place: &Place) -> Interpreter {
         (Runtime::Native, Language::JavaScript | Language::TypeScript) => Interpreter::Node,
         (Runtime::Native, Language::Bash) => Interpreter::Bash,
         (Runtime::Native, Language::Command) => Interpreter::Command,
+        (Runtime::Native, Language::Terminal) => Interpreter::Terminal,
     }
 }
 

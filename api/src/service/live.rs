@@ -9,7 +9,7 @@ use super::upkeep::Command;
 use super::{Refusal, SessionChange, context_id, later, now_us};
 use crate::ledger::{Place, SessionRow, Terms};
 use crate::tenant::{Account, ExecutionClaim, SessionClaim};
-use crate::words::{CloseReason, Language};
+use crate::words::CloseReason;
 use anchorhold_sandbox::{Boottime, ExecutionId, Id, SessionId, Tombstone};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -334,7 +334,7 @@ impl Live {
 
 impl State {
     fn remember_context(&mut self, session: SessionId, place: &Place) {
-        if place.language == Language::Command {
+        if place.language.stands_alone() {
             return;
         }
         let room = self.contexts.len() < CONTEXTS_MAX;

@@ -10,6 +10,7 @@
 mod input;
 mod interpreter;
 mod talk;
+mod terminal;
 
 use crate::life::{self, Walling};
 use crate::orders::{self, Order};
@@ -30,6 +31,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use talk::{Said, Talk};
+use terminal::Terminal;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -57,6 +59,8 @@ fn run(hatch: OwnedFd, born_for: BornFor, mut walls: impl Walling) -> Infallible
     let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
     let furnished = root::furnish(Class::Native, &[workspace, tmp, shm]);
     life::require(&hatch, furnished.and_then(|namespaces| namespaces.close()).map_err(|e| e.to_string()));
+    let terminal = (commit.interpreter == Interpreter::Terminal).then(root::terminal).transpose();
+    let terminal = life::require(&hatch, terminal.map_err(|e| e.to_string()));
     let pipes = life::require(&hatch, interpreter::start(&commit, spare));
     let entered = runtime.enter();
     let input = Input::of(&files).map_err(|e| format!("open /tmp: {e}"));
@@ -66,6 +70,8 @@ fn run(hatch: OwnedFd, born_for: BornFor, mut walls: impl Walling) -> Infallible
     let hatch = outbox.hatch();
     let program = Program::new(commit.interpreter, pipes, input, Arc::clone(&outbox));
     let mut program = life::require(hatch, program.map_err(|e| format!("the program's pipes: {e}")));
+    let terminal = terminal.map(Terminal::new).transpose().map_err(|e| format!("the terminal: {e}"));
+    program.terminal = life::require(hatch, terminal);
     if commit.interpreter == Interpreter::Python {
         program.talk.mouth.tell(&interpreter::python_start(&commit));
     }
@@ -90,6 +96,7 @@ struct Program {
     output: [Output; 2],
     children: Signals,
     input: Input,
+    terminal: Option<Terminal>,
     outbox: Arc<Outbox>,
     running: Option<Running>,
     watch: State,
@@ -128,6 +135,7 @@ impl Program {
             output: [output(Stream::Stdout, stdout)?, output(Stream::Stderr, stderr)?],
             children: signal(SignalKind::child())?,
             input,
+            terminal: None,
             outbox,
             running: None,
             watch: State::default(),
@@ -156,6 +164,9 @@ impl Program {
                 _ = stdout.pipe.readable(), if stdout.open => self.print(0),
                 _ = stderr.pipe.readable(), if stderr.open => self.print(1),
                 () = self.input.write(), if self.input.has_unsent() => {}
+                carried = carry(&mut self.terminal) => if carried.is_err() {
+                    self.hung_up();
+                },
                 _ = self.children.recv() => {}
                 () = sleep(wait) => {}
             }
@@ -167,7 +178,7 @@ impl Program {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Execute(job, _) => self.begin(job),
+            Order::Execute(job, wires) => self.begin(job, wires),
             // There is nothing to see.
             Order::Watch(_) => {}
             Order::Cancel(execution) => {
@@ -182,7 +193,7 @@ impl Program {
         }
     }
 
-    fn begin(&mut self, mut job: Execute) {
+    fn begin(&mut self, mut job: Execute, wires: Vec<OwnedFd>) {
         let (execution, began) = (job.execution, Instant::now());
         if self.running.is_some()
             || !self.watch.begin(execution, Duration::from_micros(job.timeout_us), began)
@@ -192,7 +203,8 @@ impl Program {
         self.outbox.begin(execution, job.output_bytes);
         self.running = Some(Running { execution, began });
         let input = self.input.begin(std::mem::take(&mut job.stdin), job.stdin_open);
-        let told = input.map_err(|e| format!("its input: {e}"));
+        let seated = self.terminal.as_mut().map_or(Ok(()), |terminal| terminal.attach(wires));
+        let told = seated.and(input).map_err(|e| format!("its input: {e}"));
         match told.and_then(|path| talk::job(self.interpreter, &job, path.as_deref())) {
             Ok(message) => self.talk.mouth.tell(&message),
             Err(why) => {
@@ -200,6 +212,12 @@ impl Program {
                 self.conclude(How::Failed, Some(error), None, false);
             }
         }
+    }
+
+    /// Nobody is at the terminal any more: what it was for ends with it.
+    fn hung_up(&mut self) {
+        self.end(How::Succeeded, None, None, true, None);
+        life::end();
     }
 
     fn heard(&mut self, said: Said) {
@@ -303,6 +321,9 @@ impl Program {
     /// The program has ended, and with it what it was needed for.
     fn over(&mut self) {
         self.drain();
+        if let Some(terminal) = &mut self.terminal {
+            terminal.show_the_last();
+        }
         // What it said last may say more than its end.
         while let Some(said) = self.talk.ear.last() {
             self.heard(said);
@@ -350,6 +371,13 @@ fn judge(status: WaitStatus) -> (How, Option<Vec<u8>>, Option<i32>) {
             let error = orders::error("INTERPRETER_DIED", &format!("ended by signal {number}"));
             (How::Crashed, Some(error), None)
         }
+    }
+}
+
+async fn carry(terminal: &mut Option<Terminal>) -> Result<(), terminal::HungUp> {
+    match terminal {
+        Some(terminal) => terminal.carry().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -58,6 +58,8 @@ pub enum Interpreter {
     Bash,
     /// One program, then nothing more.
     Command,
+    /// A shell at a terminal.
+    Terminal,
 }
 
 /// SHA-256 of an image's compiled module, or of the list of its files: how an image is named everywhere.

@@ -29,7 +29,7 @@ pub const STEPS: &[&str] = &[
     "readback",
 ];
 
-/// The steps of cells that run programs.
+/// The steps of cells that run programs. One that is a terminal's has the step `terminal`, too.
 pub const PROGRAM_STEPS: &[&str] = &["listener", "namespaces", "mounts", "program"];
 
 /// `EIO` when this step was told to fail.

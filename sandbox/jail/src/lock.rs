@@ -190,9 +190,11 @@ pub(crate) fn landlock_program(class: Class, required: bool) -> Result<Wall, Loc
     let image = AccessFs::from_read(NEWEST);
     // Written to: devices, and what Chromium's sandbox tells the kernel of its own processes.
     let system = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile;
+    // A terminal is nothing without them; the other devices know none.
+    let devices = if class == Class::Native { system | AccessFs::IoctlDev } else { system };
     let mut ruleset = everything(net, Scope::from_all(NEWEST))?;
     let places =
-        [("/", image), ("/dev", system), (SHM, files), ("/proc", system), (WORKSPACE, files), (TMP, files)];
+        [("/", image), ("/dev", devices), (SHM, files), ("/proc", system), (WORKSPACE, files), (TMP, files)];
     for (path, allowed) in places {
         let directory = open_directory(rustix::fs::CWD, path)?;
         ruleset = ruleset.add_rule(PathBeneath::new(directory.as_fd(), allowed)).map_err(failed)?;

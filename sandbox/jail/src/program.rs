@@ -6,14 +6,15 @@
 use crate::control::Class;
 use crate::fault;
 use crate::lock::{self, GUEST_UID, LockError};
-use crate::root::WORKSPACE;
+use crate::root::{TERMINAL, WORKSPACE};
 use crate::seccomp;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::OFlag as PipeFlag;
 use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SIGCHLD, SigHandler, SigSet, Signal, signal};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, pipe2, setresgid, setresuid};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -35,6 +36,8 @@ pub struct Program {
     pub arguments: Vec<CString>,
     /// All of its environment, `NAME=value`.
     pub environment: Vec<CString>,
+    /// It reads and writes the cell's terminal, which [`crate::root::terminal`] made.
+    pub at_terminal: bool,
 }
 
 /// How it is confined.
@@ -77,9 +80,26 @@ impl Program {
         fault::step("program").map_err(LockError::User)?;
         fork(confinement.class, |ends| {
             detach(ends)?;
+            self.sit_down()?;
             confine(confinement)?;
             self.execute()
         })
+    }
+
+    /// In the child: takes the terminal, if it has one, as input and output. Being the first of its session, it is
+    /// controlled by it: tty_ioctl(4).
+    #[expect(unsafe_code, reason = "gives descriptors numbers that the program expects")]
+    fn sit_down(&self) -> Result<(), LockError> {
+        if !self.at_terminal {
+            return Ok(());
+        }
+        let terminal = rustix::fs::open(TERMINAL, OFlags::RDWR | OFlags::CLOEXEC, rustix::fs::Mode::empty());
+        let terminal = terminal.map_err(|e| LockError::Program(Errno::from_raw(e.raw_os_error())))?;
+        for number in 0..3 {
+            // SAFETY: this process is about to be another program and uses none of the numbers that are replaced.
+            Errno::result(unsafe { libc::dup2(terminal.as_raw_fd(), number) }).map_err(LockError::Program)?;
+        }
+        Ok(())
     }
 
     fn execute(&self) -> Result<Infallible, LockError> {
@@ -119,6 +139,7 @@ impl Spare {
             // Landlock and the filter hold for one thread: one that getting ready has left behind would be outside of
             // them. Does nothing but fail when there is one: unshare(2), CLONE_THREAD.
             nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(LockError::Program)?;
+            program.as_ref().map_or(Ok(()), Program::sit_down)?;
             confine(Confinement { class, descriptors, require_landlock })?;
             if let Some(program) = program {
                 program.execute()?;
@@ -178,7 +199,7 @@ fn hear(from: BorrowedFd<'_>) -> Result<Order, Errno> {
 /// Forks a process with pipes, which ends when `body` comes back.
 #[expect(unsafe_code, reason = "fork and signal dispositions are unsafe by nature")]
 fn fork(class: Class, body: impl FnOnce(&Ends) -> Result<Infallible, LockError>) -> Result<Pipes, LockError> {
-    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(LockError::Program);
+    let pipe = || pipe2(PipeFlag::O_CLOEXEC).map_err(LockError::Program);
     let ((input, to), (from, output)) = (pipe()?, pipe()?);
     let (kept, printed) = if class == Class::Native {
         let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);

@@ -5,12 +5,14 @@
 
 use crate::control::Class;
 use crate::fault;
-use crate::lock::{LockError, drop_bounding_set};
+use crate::lock::{GUEST_UID, LockError, drop_bounding_set};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::pty::OpenptFlags;
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,6 +25,10 @@ pub const TMP: &str = "/tmp";
 pub const SHM: &str = "/dev/shm";
 
 const NONE: Option<&str> = None;
+/// Where terminals are, in a cell that has one …
+const TERMINALS: &str = "/dev/pts";
+/// … and the first of them.
+pub(crate) const TERMINAL: &CStr = c"/dev/pts/0";
 /// `/proc` and `/dev` as far as they allow it.
 const PLAIN: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
 /// Devices that hold nothing and lead nowhere: name, major, minor. See null(4), random(4).
@@ -55,8 +61,8 @@ impl Tree {
     /// the kernel lets a cell have its own only where a whole one is. The cell's covers it, and nothing in a cell can
     /// take that away.
     ///
-    /// `tmp`: this process gets a small `/tmp` of its own, which the cell's covers.
-    pub fn enter(self, tmp: bool) -> Result<(), Errno> {
+    /// `native`: this process gets a small `/tmp` of its own, which the cell's covers; and its cells may have terminals.
+    pub fn enter(self, native: bool) -> Result<(), Errno> {
         // Any directory that exists everywhere serves as the place; the old root is gone a moment later.
         let place = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&self.0, "", rustix::fs::CWD, "/proc", place).map_err(errno)?;
@@ -65,8 +71,8 @@ impl Tree {
         umount2(".", MntFlags::MNT_DETACH)?;
         nix::unistd::chdir("/")?;
         seal("/", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
-        devices()?;
-        if tmp {
+        devices(native)?;
+        if native {
             let limits = Some("size=4m,nr_inodes=256,mode=1777");
             mount(Some("tmp"), TMP, Some("tmpfs"), PLAIN | MsFlags::MS_NODEV, limits)?;
         }
@@ -79,12 +85,18 @@ fn seal(path: &str, flags: MsFlags) -> Result<(), Errno> {
     mount(NONE, path, NONE, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, NONE)
 }
 
-fn devices() -> Result<(), Errno> {
+fn devices(terminals: bool) -> Result<(), Errno> {
     mount(Some("dev"), "/dev", Some("tmpfs"), PLAIN, Some("size=4k,nr_inodes=16,mode=755"))?;
     let everybody = Mode::from_bits_truncate(0o666);
     let mask = nix::sys::stat::umask(Mode::empty());
     for (name, major, minor) in DEVICES {
         mknod(format!("/dev/{name}").as_str(), SFlag::S_IFCHR, everybody, makedev(major, minor))?;
+    }
+    if terminals {
+        // The terminal of whoever opens it, which only the cell of a terminal has.
+        mknod("/dev/tty", SFlag::S_IFCHR, everybody, makedev(5, 0))?;
+        nix::unistd::mkdir(TERMINALS, Mode::from_bits_truncate(0o755))?;
+        nix::unistd::symlinkat("pts/ptmx", nix::fcntl::AT_FDCWD, "/dev/ptmx")?;
     }
     nix::sys::stat::umask(mask);
     let links = [("/proc/self/fd", "/dev/fd"), ("/proc/self/fd/0", "/dev/stdin")];
@@ -146,6 +158,21 @@ pub fn furnish(class: Class, parts: &[OwnedFd; 3]) -> Result<Namespaces, LockErr
     // Whoever is not user 0 any more could not give it up.
     drop_bounding_set()?;
     Ok(namespaces)
+}
+
+/// Makes a terminal in a cell that is furnished and not restricted yet. This is pid 1's end; the other one is
+/// [`TERMINAL`], the guest's.
+pub fn terminal() -> Result<OwnedFd, LockError> {
+    let made = || {
+        fault::step("terminal")?;
+        let options = format!("newinstance,ptmxmode=0600,mode=0600,uid={GUEST_UID},gid={GUEST_UID},max=1");
+        mount(Some("devpts"), TERMINALS, Some("devpts"), PLAIN, Some(options.as_str()))?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = rustix::pty::openpt(flags).map_err(errno)?;
+        rustix::pty::unlockpt(&terminal).map_err(errno)?;
+        Ok(terminal)
+    };
+    made().map_err(LockError::Mounts)
 }
 
 fn mounts(parts: &[OwnedFd; 3]) -> Result<(), Errno> {

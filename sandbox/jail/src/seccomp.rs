@@ -366,6 +366,11 @@ const FOREIGN_NAMESPACES: i32 =
 /// Namespaces that no program of a native cell makes, beside those.
 const NESTED_NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
 
+/// What is asked of a terminal that no program needs: to type in another's name, to be driven by another module of the
+/// kernel, to be the console's. They are refused.
+const TERMINAL_TRICKS: &[c_long] = &[0x5412, 0x5423, 0x541C, 0x541D];
+const SET_WINDOW_SIZE: i32 = 0x5414;
+
 /// `fcntl` commands that only read or set a descriptor's own flags.
 const FCNTL_COMMANDS: &[i32] =
     &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
@@ -411,6 +416,11 @@ fn compile_program(class: Class) -> Result<BpfProgram, FilterError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         PROGRAM.iter().chain(more).map(|&call| (call, Vec::new())).collect();
     if class == Class::Native {
+        let conditions = TERMINAL_TRICKS.iter().map(|&request| {
+            let value = u64::from(request.unsigned_abs());
+            SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value)
+        });
+        rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(conditions.collect::<Result<_, _>>()?)?]);
         rules.remove(&libc::SYS_chroot);
         rules.insert(libc::SYS_clone, vec![without_bits(0, FOREIGN_NAMESPACES | NESTED_NAMESPACES)?]);
     } else {
@@ -459,6 +469,8 @@ fn compile(class: Class) -> Result<BpfProgram, FilterError> {
         let condition = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
         rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![condition])?]);
         rules.insert(libc::SYS_recvfrom, Vec::new());
+        // How large the terminal is.
+        rules.insert(libc::SYS_ioctl, vec![equals(1, SET_WINDOW_SIZE)?]);
     }
     // A process may signal itself (abort); pid 1 of a namespace has nobody else in it.
     rules.insert(libc::SYS_tgkill, vec![equals(0, 1)?]);

@@ -1,9 +1,9 @@
 //! `/v1/sessions/{id}/browser/cdp`: the browser's own protocol, for clients that speak it.
 
 use super::link::enter;
-use super::wire::{self, Over, close};
 use crate::http::Door;
 use crate::http::error::{Code, Problem};
+use crate::http::wire::{self, Over, Texts, close};
 use crate::service::{Conversation, LinkRole};
 use anchorhold_browser::MAX_CLIENT_MESSAGE_BYTES;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
@@ -25,7 +25,7 @@ pub(in crate::http) async fn cdp(State(door): State<Door>, request: Request) -> 
 
 async fn relay(socket: WebSocket, mut conversation: Conversation) {
     let (_nothing, news) = mpsc::channel(1);
-    let (sink, over) = wire::carry(socket, &mut conversation.line, |_| true, news).await;
+    let (sink, over) = wire::carry(socket, &mut conversation.line, Texts(|_: &str| true), news).await;
     let ending = conversation.end().await;
     match over {
         Over::Refused(code, why) => wire::goodbye(sink, code, why).await,

@@ -13,9 +13,9 @@
 //! | `{"type":"mouse",…}` and others | for the browser; passed on from whoever has taken over |
 
 use super::link::enter;
-use super::wire::{self, Over, close};
 use crate::http::Door;
 use crate::http::error::{Code, Problem};
+use crate::http::wire::{self, Over, Texts, close};
 use crate::service::{Hand, Holder, LinkRole, Watch};
 use anchorhold_sandbox::Id;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
@@ -78,7 +78,7 @@ async fn relay(socket: WebSocket, watch: Watch) {
     let _first = news.try_send(json!({"type": "hello", "role": role}).to_string());
     let admit = |text: &str| admit(&hand, text);
     let (sink, over) = tokio::select! {
-        over = wire::carry(socket, &mut line, admit, told) => over,
+        over = wire::carry(socket, &mut line, Texts(admit), told) => over,
         () = tell_changes(&hand, news) => return,
     };
     drop(line);

@@ -73,6 +73,7 @@ pub(super) fn start(commit: &Commit) -> Result<Pipes, String> {
     let program = Program {
         path: PROGRAM.to_owned(),
         arguments: arguments.map(text).collect::<Result<_, _>>()?,
+        at_terminal: false,
         environment: ENVIRONMENT.iter().copied().map(text).collect::<Result<_, _>>()?,
     };
     let confinement = Confinement {

@@ -6,6 +6,6 @@ arguments=()
 IFS= read -r -d '' -u 3 count
 while ((count-- > 0)) && IFS= read -r -d '' -u 3 argument; do arguments+=("$argument"); done
 [[ -z $directory ]] || cd -- "$directory" || exit 127
-exec < "${input:-/dev/null}"
+[[ -t 0 ]] || exec < "${input:-/dev/null}"
 printf 'B 0\n' >&4
 exec -- "${arguments[@]}" 3<&- 4>&-

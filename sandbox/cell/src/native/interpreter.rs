@@ -128,11 +128,12 @@ fn program(commit: &Commit) -> Result<Option<Program>, String> {
         Interpreter::Python => return Ok(None),
         Interpreter::Node => (NODE, &["node", "--no-warnings", "-e", NODE_KERNEL]),
         Interpreter::Bash => (BASH, &["bash", "-c", BASH_KERNEL, "bash"]),
-        Interpreter::Command => (BASH, &["bash", "-c", COMMAND_KERNEL, "bash"]),
+        Interpreter::Command | Interpreter::Terminal => (BASH, &["bash", "-c", COMMAND_KERNEL, "bash"]),
     };
     let text = |text: &&str| CString::new(*text).map_err(|e| format!("{text}: {e}"));
     Ok(Some(Program {
         path: path.to_owned(),
+        at_terminal: commit.interpreter == Interpreter::Terminal,
         arguments: arguments.iter().map(text).collect::<Result<_, _>>()?,
         environment: pairs(&environment(threads(commit), &commit.env))?,
     }))

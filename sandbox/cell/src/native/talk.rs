@@ -201,7 +201,7 @@ pub(super) fn job(interpreter: Interpreter, job: &Execute, input: Option<&str>) 
             })))
         }
         Interpreter::Bash => fields(job, input, &[&job.code]),
-        Interpreter::Command => {
+        Interpreter::Command | Interpreter::Terminal => {
             let arguments: Vec<String> =
                 serde_json::from_str(&job.code).map_err(|e| format!("a command is a list of texts: {e}"))?;
             if arguments.is_empty() {

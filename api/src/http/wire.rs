@@ -5,6 +5,7 @@
 //! direction, of bounded length.
 
 use anchorhold_sandbox::Line;
+use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -39,9 +40,9 @@ pub(super) enum Over {
 
 /// A code of RFC 6455.
 pub(super) mod close {
-    pub(in crate::http::browser) const NORMAL: u16 = 1000;
-    pub(in crate::http::browser) const AWAY: u16 = 1001;
-    pub(super) const UNSUPPORTED: u16 = 1003;
+    pub(in crate::http) const NORMAL: u16 = 1000;
+    pub(in crate::http) const AWAY: u16 = 1001;
+    pub(in crate::http) const UNSUPPORTED: u16 = 1003;
     pub(super) const TOO_LONG: u16 = 1009;
 }
 
@@ -77,20 +78,43 @@ impl Pulse {
 
 type Sink = SplitSink<WebSocket, Message>;
 
-/// Carries messages both ways until one side ends; the peer is still there to be told why. What the peer says is carried
-/// if it is admitted; it is told our own `news`, too.
-pub(super) async fn carry(
+/// What is said between a peer and a cell.
+pub(super) trait Speech {
+    /// What the cell is told of a message, if anything. An error refuses the peer.
+    fn up(&mut self, message: Message) -> Result<Option<Bytes>, (u16, &'static str)>;
+    /// What the peer is told. `None`: a cell may not say this.
+    fn down(message: Vec<u8>) -> Option<Message>;
+}
+
+/// Texts, of which the peer's are carried if they are admitted.
+pub(super) struct Texts<A>(pub(super) A);
+
+impl<A: FnMut(&str) -> bool> Speech for Texts<A> {
+    fn up(&mut self, message: Message) -> Result<Option<Bytes>, (u16, &'static str)> {
+        match message {
+            Message::Text(text) => Ok(self.0(text.as_str()).then(|| text.into())),
+            _ => Err((close::UNSUPPORTED, "messages are text")),
+        }
+    }
+
+    fn down(message: Vec<u8>) -> Option<Message> {
+        String::from_utf8(message).ok().map(|text| Message::Text(text.into()))
+    }
+}
+
+/// Carries messages both ways until one side ends; the peer is still there to be told why. It is told our own `news`, too.
+pub(super) async fn carry<S: Speech>(
     socket: WebSocket,
     line: &mut Line,
-    admit: impl FnMut(&str) -> bool,
+    mut speech: S,
     news: mpsc::Receiver<String>,
 ) -> (Sink, Over) {
     let (mut sink, mut stream) = socket.split();
     let pulse = Pulse::new();
     let (next, messages) = mpsc::channel(1);
     let over = tokio::select! {
-        over = up(&mut stream, &mut line.to, admit, &pulse) => over,
-        over = down(&mut sink, messages, news, &pulse) => over,
+        over = up(&mut stream, &mut line.to, &mut speech, &pulse) => over,
+        over = down::<S>(&mut sink, messages, news, &pulse) => over,
         // What it has read last is still to be told.
         () = async { read(&mut line.from, next).await; std::future::pending().await } => Over::Ended,
     };
@@ -116,29 +140,30 @@ pub(super) async fn goodbye(mut sink: Sink, code: u16, why: &str) {
 async fn up(
     stream: &mut SplitStream<WebSocket>,
     to: &mut pipe::Sender,
-    mut admit: impl FnMut(&str) -> bool,
+    speech: &mut impl Speech,
     pulse: &Pulse,
 ) -> Over {
     while let Some(message) = stream.next().await {
         pulse.beat();
-        let text = match message {
-            Ok(Message::Text(text)) => text,
-            Ok(Message::Binary(_)) => return Over::Refused(close::UNSUPPORTED, "messages are text"),
+        let said = match message {
             // Pings are answered by whoever reads them.
             Ok(Message::Ping(_) | Message::Pong(_)) => continue,
             Ok(Message::Close(_)) => return Over::Left,
+            Ok(message) => speech.up(message),
             Err(error) if is_too_long(&error) => {
                 return Over::Refused(close::TOO_LONG, "a message is too long");
             }
             Err(_) => return Over::Left,
         };
-        if !admit(text.as_str()) {
-            continue;
-        }
-        let Ok(length) = u32::try_from(text.len()) else { return Over::Left };
+        let told = match said {
+            Ok(Some(told)) => told,
+            Ok(None) => continue,
+            Err((code, why)) => return Over::Refused(code, why),
+        };
+        let Ok(length) = u32::try_from(told.len()) else { return Over::Left };
         let sent = async {
             to.write_u32_le(length).await?;
-            to.write_all(text.as_bytes()).await
+            to.write_all(&told).await
         };
         // While the cell takes nothing (a person has taken over), the peer is not listened to, which is no silence of its.
         pulse.hold();
@@ -156,7 +181,7 @@ fn is_too_long(error: &axum::Error) -> bool {
 }
 
 /// What the cell said, and the room that it takes.
-type Held = (String, SemaphorePermit<'static>);
+type Held = (Vec<u8>, SemaphorePermit<'static>);
 
 /// What the cell says, message by message, until it ends or says what is none.
 async fn read(from: &mut pipe::Receiver, next: mpsc::Sender<Held>) {
@@ -172,17 +197,14 @@ async fn read(from: &mut pipe::Receiver, next: mpsc::Sender<Held>) {
             Ok(read) if u32::try_from(read) == Ok(length) => {}
             _ => return,
         }
-        let Ok(text) = String::from_utf8(message) else {
-            return tracing::warn!("a cell's message is no text");
-        };
-        if next.send((text, permit)).await.is_err() {
+        if next.send((message, permit)).await.is_err() {
             return;
         }
     }
 }
 
 /// From the cell to the peer, and pings when there is nothing.
-async fn down(
+async fn down<S: Speech>(
     sink: &mut Sink,
     mut messages: mpsc::Receiver<Held>,
     mut news: mpsc::Receiver<String>,
@@ -193,7 +215,13 @@ async fn down(
     loop {
         let (message, _permit) = tokio::select! {
             message = messages.recv() => match message {
-                Some((text, permit)) => (Message::Text(text.into()), Some(permit)),
+                Some((message, permit)) => match S::down(message) {
+                    Some(message) => (message, Some(permit)),
+                    None => {
+                        tracing::warn!("a cell says what it may not");
+                        return Over::Ended;
+                    }
+                },
                 None => return Over::Ended,
             },
             Some(text) = news.recv() => (Message::Text(text.into()), None),
