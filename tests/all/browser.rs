@@ -7,6 +7,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 tests!(
     a_form_is_filled_sent_and_looked_at,
@@ -15,6 +16,7 @@ tests!(
     mistakes_are_told_before_anything_is_done,
     nothing_is_reached_without_a_network,
     pages_are_reached_by_the_sessions_list,
+    localhost_is_the_sessions_own,
     what_a_session_shall_reach_is_checked,
     the_walls_of_a_browser_stand,
     a_browser_that_dies_begins_anew,
@@ -187,14 +189,17 @@ fn nothing_is_reached_without_a_network(shared: &Shared) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let port = listener.local_addr()?.port();
-    for url in [
-        format!("http://127.0.0.1:{port}/"),
-        format!("http://localhost:{port}/"),
-        "http://example.test/".into(),
+    // The first two are the session's own, where nobody listens.
+    for (url, status) in [
+        (format!("http://127.0.0.1:{port}/"), 502),
+        (format!("http://localhost:{port}/"), 502),
+        ("http://example.test/".into(), 403),
     ] {
         let answer = act(&client, &session, json!([{"type": "navigate", "url": url}]))?;
-        assert_eq!(answer["results"][0]["outcome"], "failed", "{url}: {answer:#}");
+        assert_eq!(answer["results"][0]["status"], status, "{url}: {answer:#}");
     }
+    let answer = act(&client, &session, json!([{"type": "navigate", "url": "https://example.test/"}]))?;
+    assert_eq!(answer["results"][0]["outcome"], "failed", "{answer:#}");
     for url in ["file:///etc/passwd", "chrome://version", "view-source:data:text/html,x", "javascript:1"] {
         let answer = act(&client, &session, json!([{"type": "navigate", "url": url}]))?;
         assert_eq!(answer["results"][0]["outcome"], "failed", "{url}: {answer:#}");
@@ -273,7 +278,8 @@ fn pages_are_reached_by_the_sessions_list(_: &Shared) -> Result<()> {
             json!([{"type": "navigate", "url": path}, {"type": "extract", "format": "text"}]),
         )?;
         let text = answer["results"].to_string();
-        ensure!(text.contains("403") || answer["status"] == "failed", "{path}: {answer:#}");
+        // It is taken for the session's own.
+        ensure!(text.contains("502") && text.contains("unreachable"), "{path}: {answer:#}");
     }
     let heard = elsewhere.accept();
     ensure!(heard.is_err(), "what is not listed was reached: {heard:?}");
@@ -281,10 +287,56 @@ fn pages_are_reached_by_the_sessions_list(_: &Shared) -> Result<()> {
     let other = client.session(&json!({"browser": {}}))?;
     let url = format!("http://127.0.0.1:{port}/");
     let answer = act(&client, &other, json!([{"type": "navigate", "url": url}]))?;
-    assert_eq!(answer["results"][0]["outcome"], "failed", "{answer:#}");
+    assert_eq!(answer["results"][0]["status"], 502, "{answer:#}");
     client.close(&session)?;
     client.close(&other)?;
     server.stop()?;
+    Ok(())
+}
+
+/// A page that a program of the session serves, by name and by address; whatever its network.
+fn localhost_is_the_sessions_own(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    // The host's own, which it must not be.
+    let host = TcpListener::bind("127.0.0.1:0")?;
+    host.set_nonblocking(true)?;
+    let port = host.local_addr()?.port();
+    for network in [json!({"mode": "none"}), json!({"mode": "allow", "hosts": ["allowed.example"]})] {
+        let session = client.session(&json!({"browser": {}, "network": network}))?;
+        let navigate = |to: &str| json!([{"type": "navigate", "url": to}]);
+        let nobody = act(&client, &session, navigate(&format!("http://localhost:{port}/")))?;
+        ensure!(nobody["status"] == "succeeded", "{nobody:#}");
+        assert_eq!(nobody["results"][0]["status"], 502, "{nobody:#}");
+        let page = "<title>Mine</title><script>fetch('/data').then(r => r.text()).then(t => document.title += ' ' + t)</script>";
+        client.put(&format!("/v1/sessions/{session}/files/index.html"), page)?.expect(201);
+        client.put(&format!("/v1/sessions/{session}/files/data"), "fetched")?.expect(201);
+        let command =
+            json!({"command": ["python3", "-m", "http.server", port.to_string()], "background": true});
+        client.post(&format!("/v1/sessions/{session}/executions"), &command)?.expect(202);
+        let end = Instant::now() + Duration::from_secs(20);
+        for to in ["localhost", "127.0.0.1"] {
+            let url = format!("http://{to}:{port}/");
+            while act(&client, &session, navigate(&url))?["results"][0]["status"] != 200 {
+                ensure!(Instant::now() < end, "{url} is not served");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            let looked = done(
+                &client,
+                &session,
+                json!([{"type": "navigate", "url": url}, {"type": "evaluate", "expression":
+                    "new Promise(r => { const w = () => document.title.endsWith('fetched') ? r(document.title) : setTimeout(w, 10); w() })"}]),
+            )?;
+            assert_eq!(looked[1]["value"], "Mine fetched");
+        }
+        // Another session's is not.
+        let other = client.session(&json!({"browser": {}}))?;
+        let nobody = act(&client, &other, navigate(&format!("http://localhost:{port}/")))?;
+        assert_eq!(nobody["results"][0]["status"], 502, "{nobody:#}");
+        let usage = client.close(&session)?;
+        assert_eq!(usage["usage"]["egress_bytes"], 0, "{usage:#}");
+        client.close(&other)?;
+    }
+    ensure!(host.accept().is_err(), "the host's own was reached");
     Ok(())
 }
 

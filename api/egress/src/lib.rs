@@ -11,6 +11,7 @@
 //! | `address` | which addresses are global |
 //! | `resolve`, `dial` | the only places that send anything to outside |
 //! | `proxy`, `tunnel` | HTTP requests passed on; `CONNECT`, and what TLS says first |
+//! | `home` | what leads back into a session, to programs of its own |
 //! | `hello` | the server name in a TLS greeting |
 //! | `caps`, `meter` | how much; bytes counted in the caller's memory |
 //! | `decision` | rules, answers, events |
@@ -22,6 +23,7 @@ mod caps;
 mod decision;
 mod dial;
 mod hello;
+mod home;
 mod host;
 mod meter;
 mod policy;
@@ -33,6 +35,7 @@ mod tunnel;
 pub use address::is_global;
 pub use caps::Caps;
 pub use decision::{Decision, Rule, Way};
+pub use home::{Dialling, Home};
 pub use host::{Host, HostError, Name, Target};
 pub use meter::{Counters, Meter};
 pub use policy::{Ceiling, Listable, Mode, Pattern, PatternError, Policy, Private, Public};
@@ -97,9 +100,17 @@ impl Egress {
     ///
     /// Must be called within a tokio runtime. Bytes are counted on top of what the counters hold, and so is the cap on
     /// them: a session that is attached again, after a restart, goes on where it was.
-    pub fn attach(&self, listener: TcpListener, policy: Policy, counters: Arc<dyn Meter>) -> Handle {
+    ///
+    /// `home`: to the session `localhost` is what its own programs listen at, and that is reached whatever the policy.
+    pub fn attach(
+        &self,
+        listener: TcpListener,
+        policy: Policy,
+        counters: Arc<dyn Meter>,
+        home: Option<Box<dyn Home>>,
+    ) -> Handle {
         let (events, decisions) = mpsc::channel(DECISIONS_MAX);
-        let session = Session::new(self.0.clone(), policy, counters, events);
+        let session = Session::new(self.0.clone(), policy, counters, home, events);
         let switch = Switch(session.mode());
         let serving = tokio::spawn(proxy::serve(listener, Arc::new(session)));
         Handle { decisions, switch, _serving: AbortOnDropHandle::new(serving) }

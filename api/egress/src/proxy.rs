@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version, client, server};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -72,6 +73,8 @@ pub(crate) async fn serve(listener: TcpListener, session: Arc<Session>) {
                     drop(place);
                 });
             }
+            // It does not listen any more: whoever handed it over has shut it.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
             Err(error) => {
                 tracing::warn!(%error, "a session's connection could not be accepted");
                 tokio::time::sleep(ACCEPT_AGAIN).await;

@@ -4,7 +4,8 @@ use crate::Shared;
 use crate::caps::{Caps, Rate};
 use crate::decision::{Decision, Rule, Way};
 use crate::dial::dial;
-use crate::host::Target;
+use crate::home::{Home, is_home};
+use crate::host::{Host, Target};
 use crate::meter::{Activity, Counted, Gauge, Meter};
 use crate::policy::{Mode, Policy};
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ pub(crate) struct Session {
     rate: Rate,
     connections: Arc<Semaphore>,
     gauge: Gauge,
+    home: Option<Box<dyn Home>>,
     events: mpsc::Sender<Decision>,
     /// Decisions that found no room among the events.
     missed: AtomicU64,
@@ -53,6 +55,7 @@ impl Session {
         shared: Arc<Shared>,
         policy: Policy,
         meter: Arc<dyn Meter>,
+        home: Option<Box<dyn Home>>,
         events: mpsc::Sender<Decision>,
     ) -> Self {
         let caps = policy.caps.under(shared.ceiling.caps);
@@ -63,6 +66,7 @@ impl Session {
             shared,
             mode: watch::Sender::new(policy.mode),
             caps,
+            home,
             events,
             missed: AtomicU64::new(0),
         }
@@ -77,6 +81,11 @@ impl Session {
         place: &Reached,
     ) -> Result<Outside, Rule> {
         let told = target.to_string();
+        if let Some(home) = self.home.as_deref().filter(|_| self.means_home(&target)) {
+            let reached = self.go_home(home, target.port, activity).await;
+            self.note(Some(way), Some(told), None, reached.as_ref().map(|_| ()).map_err(|rule| *rule));
+            return reached;
+        }
         let reached = self.connect(target.clone(), activity).await.and_then(|(outside, address)| {
             // In this order: a change of the mode finds it here, or is found.
             place.set(way, target.clone(), address);
@@ -86,6 +95,27 @@ impl Session {
         let reached = reached.map(|(outside, _)| outside);
         self.note(Some(way), Some(told), address, reached.as_ref().map(|_| ()).map_err(|rule| *rule));
         reached
+    }
+
+    /// Whether a target is the session's own machine: unless it lists an address of ours, and the operator lets it.
+    fn means_home(&self, target: &Target) -> bool {
+        let ours = match target.host {
+            Host::Address(address) => {
+                self.shared.ceiling.still_admits(&self.mode.borrow(), target, address).is_ok()
+            }
+            Host::Name(_) => false,
+        };
+        is_home(target) && !ours
+    }
+
+    /// Connects to a program of the session's own. What is carried does not leave this machine, and is not counted.
+    async fn go_home(&self, home: &dyn Home, port: u16, activity: Arc<Activity>) -> Result<Outside, Rule> {
+        if !self.rate.take() {
+            return Err(Rule::Rate);
+        }
+        let place = self.connections.clone().try_acquire_owned().map_err(|_| Rule::Connections)?;
+        let stream = home.dial(port).await.ok_or(Rule::Unreachable)?;
+        Ok(Outside { stream: Counted::inside(stream, activity), place })
     }
 
     async fn connect(&self, target: Target, activity: Arc<Activity>) -> Result<(Outside, SocketAddr), Rule> {

@@ -2,19 +2,21 @@
 
 use super::{VERSION, watched};
 use anchorhold_egress as way_out;
-use anchorhold_egress::{Caps, Egress, Handle, Meter, Mode, Pattern, Policy, Switch};
+use anchorhold_egress::{Caps, Dialling, Egress, Handle, Home, Meter, Mode, Pattern, Policy, Switch};
 use anchorhold_jail::egress::{Decision, FromEgress, Network, OutletId, SharedCounters, ToEgress, Way};
 use anchorhold_jail::packet::{Assembler, PacketError, Packets};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::collections::HashMap;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,6 +26,11 @@ const REPORTS_MAX: usize = 256;
 const DECISION_PAUSE: Duration = Duration::from_millis(50);
 /// As many are told at once.
 const DECISIONS_AT_ONCE: u32 = 32;
+
+/// How long the warden may take to hand over sockets, and a program to let somebody in.
+const HOME_WAIT: Duration = Duration::from_secs(3);
+/// Where a session's program may listen, in the order of the warden's sockets.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// A warden that was killed is back at once; one that is not after this time does not come back.
 const ALONE_MAX: Duration = Duration::from_secs(60);
@@ -76,6 +83,7 @@ async fn converse(socket: OwnedFd, egress: &Egress) -> End {
     let (reports, mut told) = mpsc::channel(REPORTS_MAX);
     let mut outlets: HashMap<OutletId, Served> = HashMap::new();
     let mut greeted = false;
+    let wanted = Arc::new(Wanted::default());
     let end = async {
         let mut link = Link { socket: watched(socket)?, assembler: Assembler::default() };
         loop {
@@ -85,12 +93,14 @@ async fn converse(socket: OwnedFd, egress: &Egress) -> End {
                         greeted = true;
                         link.send(&FromEgress::Welcome { version: VERSION }).await?;
                     }
-                    (ToEgress::Attach { outlet, network, spent_bytes, .. }, descriptors) if greeted => {
+                    (ToEgress::Attach { outlet, network, spent_bytes, home, .. }, descriptors) if greeted => {
                         // The one before goes first: its listener is the same.
                         outlets.remove(&outlet);
                         match Outlet::new(outlet, network, egress.caps(), spent_bytes, descriptors) {
                             Ok(opened) => {
-                                outlets.insert(outlet, opened.serve(egress, reports.clone()));
+                                let door = || Door { outlet, wanted: wanted.clone(), warden: reports.clone() };
+                                let served = opened.serve(egress, home.then(door), reports.clone());
+                                outlets.insert(outlet, served);
                             }
                             Err(why) => link.send(&FromEgress::Refused { outlet, why }).await?,
                         }
@@ -103,6 +113,7 @@ async fn converse(socket: OwnedFd, egress: &Egress) -> End {
                             link.send(&FromEgress::Refused { outlet, why }).await?;
                         }
                     },
+                    (ToEgress::Sockets { tag }, sockets) => wanted.give(tag, sockets),
                     (ToEgress::Detach { outlet }, _) => drop(outlets.remove(&outlet)),
                     (ToEgress::Farewell, _) if greeted => return Ok(End::Farewell),
                     _ => return Err(PacketError::Malformed("no greeting of this version")),
@@ -193,9 +204,10 @@ impl Outlet {
     }
 
     /// Until the cell ends, or nobody wants it any more.
-    fn serve(self, egress: &Egress, reports: mpsc::Sender<FromEgress>) -> Served {
+    fn serve(self, egress: &Egress, door: Option<Door>, reports: mpsc::Sender<FromEgress>) -> Served {
         let Self { id: outlet, policy, listener, ended, counters } = self;
-        let mut handle = egress.attach(listener, policy, counters);
+        let mut handle =
+            egress.attach(listener, policy, counters, door.map(|door| Box::new(door) as Box<dyn Home>));
         let switch = handle.switch();
         let serving = tokio::spawn(async move {
             tokio::select! {
@@ -207,6 +219,61 @@ impl Outlet {
             let _unheard = reports.send(FromEgress::Closed { outlet }).await;
         });
         Served { switch, _serving: AbortOnDropHandle::new(serving) }
+    }
+}
+
+/// Who waits for sockets of the warden's.
+#[derive(Debug, Default)]
+struct Wanted {
+    last: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Vec<OwnedFd>>>>,
+}
+
+impl Wanted {
+    fn give(&self, tag: u64, sockets: Vec<OwnedFd>) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&tag);
+        // Who does not wait any more needs none.
+        let _unclaimed = waiting.map(|waiting| waiting.send(sockets));
+    }
+}
+
+/// The way to a session's own programs, which the warden opens.
+#[derive(Debug)]
+struct Door {
+    outlet: OutletId,
+    wanted: Arc<Wanted>,
+    warden: mpsc::Sender<FromEgress>,
+}
+
+impl Door {
+    async fn sockets(&self) -> Option<Vec<OwnedFd>> {
+        let tag = self.wanted.last.fetch_add(1, Ordering::Relaxed);
+        let (sender, sockets) = oneshot::channel();
+        self.wanted.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(tag, sender);
+        let asked = self.warden.send(FromEgress::Reach { outlet: self.outlet, tag }).await;
+        let sockets = match asked {
+            Ok(()) => timeout(HOME_WAIT, sockets).await.ok().and_then(Result::ok),
+            Err(_) => None,
+        };
+        self.wanted.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&tag);
+        sockets
+    }
+
+    async fn connect(&self, port: u16) -> Option<TcpStream> {
+        for (socket, address) in self.sockets().await?.into_iter().zip(LOOPBACK) {
+            let socket = TcpSocket::from_std_stream(socket.into());
+            // Otherwise it is refused, or whoever listens lets nobody in.
+            if let Ok(Ok(stream)) = timeout(HOME_WAIT, socket.connect((address, port).into())).await {
+                return Some(stream);
+            }
+        }
+        None
+    }
+}
+
+impl Home for Door {
+    fn dial(&self, port: u16) -> Dialling<'_> {
+        Box::pin(self.connect(port))
     }
 }
 

@@ -165,14 +165,14 @@ fn what_is_no_outlet_is_refused_and_hurts_nobody() {
             (fs::File::open("/dev/null").unwrap().into(), allow(ECHO)),
             (listening.into(), allow("http://not a host/")),
         ] {
-            host.outlets.open(session, network, descriptor, own()).unwrap();
+            host.outlets.open(session, network, descriptor, own(), false).unwrap();
         }
         host.tend_until("sent", |host| host.outlets.connection().is_some());
         let mut tunnel = cell.tunnel(ECHO).unwrap();
         echo(&mut tunnel, 10).unwrap();
         assert_eq!(host.process(), process);
         let long = Network::Allow(vec!["a.example".into(); 1000]);
-        host.outlets.open(session, long, own(), own()).unwrap_err();
+        host.outlets.open(session, long, own(), own(), false).unwrap_err();
     });
 }
 

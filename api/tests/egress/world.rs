@@ -5,7 +5,7 @@
 
 use anchorhold_jail::egress::{Decision, Network};
 use anchorhold_jail::id::SessionId;
-use anchorhold_jail::warden::egress::{Outlet, Outlets};
+use anchorhold_jail::warden::egress::{Heard, Outlet, Outlets};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::process::{Pid, PidfdFlags};
 use std::fs::{self, File};
@@ -108,7 +108,7 @@ impl Host {
     /// A session's cell with what it asked for.
     pub fn cell_with(&mut self, session: SessionId, network: Network) -> (Cell, Outlet) {
         let (cell, listener) = Cell::start();
-        let outlet = self.outlets.open(session, network, listener, cell.pidfd()).unwrap();
+        let outlet = self.outlets.open(session, network, listener, cell.pidfd(), false).unwrap();
         self.tend_until("connected", |host| host.outlets.connection().is_some());
         (cell, outlet)
     }
@@ -119,7 +119,10 @@ impl Host {
         loop {
             self.outlets.tend();
             let heard = self.outlets.hear();
-            self.decisions.extend(heard);
+            self.decisions.extend(heard.into_iter().filter_map(|heard| match heard {
+                Heard::Decided(session, decision) => Some((session, decision)),
+                Heard::Wanted(..) => None,
+            }));
             if is_so(self) {
                 return;
             }

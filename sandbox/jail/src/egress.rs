@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Both sides must speak the same one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The most hosts that a session lists.
 pub const HOSTS_MAX: usize = 256;
 /// The longest text of a host in a list: a name of 253 bytes, a wildcard and a port.
@@ -74,6 +74,8 @@ pub enum ToEgress {
         network: Network,
         /// Bytes that other cells of the session have used: they count towards the operator's cap.
         spent_bytes: u64,
+        /// Its `localhost` leads to the session's native cells; see [`FromEgress::Reach`].
+        home: bool,
     },
     /// The session may reach something else from now on: what is open and not allowed any more is cut.
     Change {
@@ -81,6 +83,11 @@ pub enum ToEgress {
         outlet: OutletId,
         /// What the session asks for now.
         network: Network,
+    },
+    /// Descriptors: as with [`crate::control::FromWarden::Socket`].
+    Sockets {
+        /// Of the request.
+        tag: u64,
     },
     /// The cell is gone, or its session may reach nothing.
     Detach {
@@ -105,6 +112,13 @@ pub enum FromEgress {
         outlet: OutletId,
         /// Why, for the operator.
         why: String,
+    },
+    /// Sockets are wanted that lead to the session's native cells. Answered by [`ToEgress::Sockets`].
+    Reach {
+        /// For which outlet, one with a `home`.
+        outlet: OutletId,
+        /// Comes back in the answer.
+        tag: u64,
     },
     /// Something was decided about a session.
     Decided {

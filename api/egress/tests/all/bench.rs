@@ -106,7 +106,7 @@ fn figures() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = listener.local_addr().unwrap();
         let policy = Policy { mode: Mode::Allow(vec![here.parse().unwrap()]), caps };
-        let _handle = egress.unwrap().attach(listener, policy, Arc::new(Counters::default()));
+        let _handle = egress.unwrap().attach(listener, policy, Arc::new(Counters::default()), None);
         println!("| loopback | MiB/s | round trip, µs p50 | connection and first round trip, µs p50 |");
         println!("|---|---|---|---|");
         for (name, proxy) in [("direct", None), ("through egress", Some(proxy))] {

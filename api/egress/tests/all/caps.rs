@@ -71,7 +71,7 @@ fn who_has_used_up_the_bytes_is_cut_off() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         session.proxy = listener.local_addr().unwrap();
         let policy = Policy { mode: allow(&HOSTS), caps: Caps { bytes: 1_000_000, ..Caps::DEFAULT } };
-        session.handle = world.egress(ceiling()).attach(listener, policy, session.counters.clone());
+        session.handle = world.egress(ceiling()).attach(listener, policy, session.counters.clone(), None);
         assert_refused(&session.get("http://allowed.example/").await, 403, "bytes", "attached again");
     });
 }

@@ -162,7 +162,7 @@ impl World {
         let proxy = listener.local_addr().unwrap();
         self.proxies.lock().unwrap().insert(proxy.port());
         let counters = Arc::new(Counters::default());
-        let handle = egress.attach(listener, Policy { mode, caps }, counters.clone());
+        let handle = egress.attach(listener, Policy { mode, caps }, counters.clone(), None);
         Session { proxy, counters, handle }
     }
 

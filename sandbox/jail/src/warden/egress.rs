@@ -5,7 +5,8 @@
 //! It never waits for egress: what the socket does not take now is sent later.
 //!
 //! A session that may reach nothing has an outlet, too, since that may change; egress does not hear of it, and the
-//! kernel refuses whoever connects in the cell.
+//! kernel refuses whoever connects in the cell. A browser's is served all the same: by it the browser reaches what the
+//! session's own programs serve.
 
 use super::watch::Source;
 use super::{Timer, Warden, WardenError, log};
@@ -55,9 +56,32 @@ struct Kept {
     listener: OwnedFd,
     pidfd: OwnedFd,
     counters: SharedCounters,
+    home: bool,
+}
+
+/// What egress said that is of interest.
+#[derive(Debug)]
+pub enum Heard {
+    /// It decided on a connection of the session.
+    Decided(SessionId, Decision),
+    /// It wants sockets that lead to the session's native cells, for the answer with this tag.
+    Wanted(SessionId, u64),
+}
+
+/// Whose descriptors go with a message.
+#[derive(Debug)]
+enum Along {
+    Nothing,
+    Outlet(OutletId),
+    These(Vec<OwnedFd>),
 }
 
 impl Kept {
+    /// Egress serves it: it leads somewhere.
+    fn is_served(&self) -> bool {
+        self.home || self.network != Network::None
+    }
+
     fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         [self.listener.as_fd(), self.pidfd.as_fd(), self.counters.as_fd()]
     }
@@ -70,7 +94,8 @@ impl Outlets {
     }
 
     /// Opens a cell's way out: `listener` was made inside of the cell, before the first guest byte, and nobody in the
-    /// cell holds it any more; `pidfd` is its pid 1. [`Self::tend`] must follow.
+    /// cell holds it any more; `pidfd` is its pid 1. `home`: its `localhost` leads to the session's native cells.
+    /// [`Self::tend`] must follow.
     ///
     /// # Errors
     /// When there is no egress at all, the list is too long, or the system has no memory for counters.
@@ -80,20 +105,22 @@ impl Outlets {
         network: Network,
         listener: OwnedFd,
         pidfd: OwnedFd,
+        home: bool,
     ) -> io::Result<Outlet> {
+        let home = home && self.socket.is_some();
         if self.socket.is_none() && network != Network::None {
             return Err(io::Error::new(io::ErrorKind::NotConnected, "there is no egress"));
         }
         if !network.is_bounded() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the list of hosts is too long"));
         }
-        if network == Network::None {
+        if network == Network::None && !home {
             loopback::silence(&listener)?;
         }
         let counters = SharedCounters::create()?;
         self.last += 1;
         let outlet = OutletId(self.last);
-        self.kept.insert(outlet, Kept { session, network, listener, pidfd, counters });
+        self.kept.insert(outlet, Kept { session, network, listener, pidfd, counters, home });
         self.tell_of(outlet);
         Ok(Outlet(outlet))
     }
@@ -115,6 +142,10 @@ impl Outlets {
         let before = std::mem::replace(&mut kept.network, network.clone());
         match (before, network) {
             (before, network) if before == *network => Ok(()),
+            _ if kept.home => {
+                self.send(&ToEgress::Change { outlet, network: network.clone() });
+                Ok(())
+            }
             (Network::None, _) => {
                 let woken = loopback::wake(&kept.listener).inspect_err(|_| kept.network = Network::None);
                 self.tell_of(outlet);
@@ -207,7 +238,7 @@ impl Outlets {
     }
 
     /// What egress says. An end of the connection is noticed here.
-    pub fn hear(&mut self) -> Vec<(SessionId, Decision)> {
+    pub fn hear(&mut self) -> Vec<Heard> {
         let mut heard = Vec::new();
         for _ in 0..HEARD_MAX {
             let Some(link) = &mut self.link else { break };
@@ -220,11 +251,15 @@ impl Outlets {
         heard
     }
 
-    fn understand(&self, message: FromEgress) -> Option<(SessionId, Decision)> {
+    fn understand(&self, message: FromEgress) -> Option<Heard> {
         match message {
             FromEgress::Decided { outlet, decision } if decision.is_bounded() => {
                 // One that was closed meanwhile has no session to tell.
-                Some((self.kept.get(&outlet)?.session, decision))
+                Some(Heard::Decided(self.kept.get(&outlet)?.session, decision))
+            }
+            FromEgress::Reach { outlet, tag } => {
+                let kept = self.kept.get(&outlet).filter(|kept| kept.home)?;
+                Some(Heard::Wanted(kept.session, tag))
             }
             FromEgress::Refused { outlet, why } => {
                 let session = self.kept.get(&outlet)?.session;
@@ -237,18 +272,29 @@ impl Outlets {
     }
 
     fn tell_of(&mut self, outlet: OutletId) {
-        let Some(kept) = self.kept.get(&outlet).filter(|kept| kept.network != Network::None) else { return };
+        let Some(kept) = self.kept.get(&outlet).filter(|kept| kept.is_served()) else { return };
         let session = kept.session;
         let others = self.kept.iter().filter(|(id, kept)| **id != outlet && kept.session == session);
         let live: u64 = others.map(|(_, kept)| kept.counters.read().sum_bytes()).sum();
         let spent_bytes = self.spent_bytes.get(&session).copied().unwrap_or_default() + live;
-        self.send(&ToEgress::Attach { outlet, session, network: kept.network.clone(), spent_bytes });
+        let (network, home) = (kept.network.clone(), kept.home);
+        let message = ToEgress::Attach { outlet, session, network, spent_bytes, home };
+        self.send_along(&message, Along::Outlet(outlet));
+    }
+
+    /// Hands over sockets that were wanted.
+    pub fn give(&mut self, tag: u64, sockets: Vec<OwnedFd>) {
+        self.send_along(&ToEgress::Sockets { tag }, Along::These(sockets));
     }
 
     /// Sends, if there is somebody; otherwise all is told when there is.
     fn send(&mut self, message: &ToEgress) {
+        self.send_along(message, Along::Nothing);
+    }
+
+    fn send_along(&mut self, message: &ToEgress, along: Along) {
         let Some(link) = &mut self.link else { return };
-        if let Err(error) = link.queue(message).and_then(|()| link.flush(&self.kept)) {
+        if let Err(error) = link.queue(message, along).and_then(|()| link.flush(&self.kept)) {
             self.lose(&error);
         }
     }
@@ -266,7 +312,7 @@ struct Link {
     socket: OwnedFd,
     assembler: Assembler,
     /// What was not sent yet, and whose descriptors go with it.
-    outbox: VecDeque<(Packets, Option<OutletId>)>,
+    outbox: VecDeque<(Packets, Along)>,
 }
 
 impl Link {
@@ -277,28 +323,26 @@ impl Link {
         Ok(Self { socket, assembler: Assembler::default(), outbox: VecDeque::new() })
     }
 
-    fn queue(&mut self, message: &ToEgress) -> Result<(), PacketError> {
+    fn queue(&mut self, message: &ToEgress, along: Along) -> Result<(), PacketError> {
         if self.outbox.len() >= OUTBOX_MAX {
             return Err(PacketError::Malformed("egress does not read"));
         }
-        let outlet = match message {
-            ToEgress::Attach { outlet, .. } => Some(*outlet),
-            ToEgress::Hello { .. }
-            | ToEgress::Change { .. }
-            | ToEgress::Detach { .. }
-            | ToEgress::Farewell => None,
-        };
-        self.outbox.push_back((Packets::new(message)?, outlet));
+        self.outbox.push_back((Packets::new(message)?, along));
         Ok(())
     }
 
     /// Whether everything was sent.
     fn flush(&mut self, kept: &BTreeMap<OutletId, Kept>) -> Result<bool, PacketError> {
-        while let Some((packets, outlet)) = self.outbox.front_mut() {
-            // An outlet that was closed before it was told of goes without descriptors: it is refused, then detached.
-            let kept = outlet.and_then(|outlet| kept.get(&outlet));
-            let descriptors = kept.map(Kept::descriptors);
-            match packets.send_next(self.socket.as_fd(), descriptors.as_ref().map_or(&[], |all| all)) {
+        while let Some((packets, along)) = self.outbox.front_mut() {
+            let descriptors = match along {
+                Along::Nothing => Vec::new(),
+                // One that was closed before it was told of goes without: it is refused, then detached.
+                Along::Outlet(outlet) => {
+                    kept.get(outlet).map_or_else(Vec::new, |kept| kept.descriptors().into())
+                }
+                Along::These(descriptors) => descriptors.iter().map(AsFd::as_fd).collect(),
+            };
+            match packets.send_next(self.socket.as_fd(), &descriptors) {
                 Ok(()) if packets.done() => drop(self.outbox.pop_front()),
                 Ok(()) => {}
                 Err(error) if error.would_block() => return Ok(false),
@@ -334,8 +378,9 @@ impl Warden {
         network: Network,
         listener: OwnedFd,
         pidfd: OwnedFd,
+        home: bool,
     ) -> io::Result<Outlet> {
-        let outlet = self.outlets.open(session, network, listener, pidfd)?;
+        let outlet = self.outlets.open(session, network, listener, pidfd, home)?;
         self.tend_outlets().map_err(io::Error::other)?;
         Ok(outlet)
     }
@@ -370,8 +415,16 @@ impl Warden {
 
     /// Egress spoke or is gone.
     pub(super) fn hear_egress(&mut self) -> Result<(), WardenError> {
-        for (session, decision) in self.outlets.hear() {
-            self.say(&FromWarden::Decided { session, decision }, vec![]);
+        for heard in self.outlets.hear() {
+            match heard {
+                Heard::Decided(session, decision) => {
+                    self.say(&FromWarden::Decided { session, decision }, vec![]);
+                }
+                Heard::Wanted(session, tag) => {
+                    let sockets = self.sockets_of(session);
+                    self.outlets.give(tag, sockets);
+                }
+            }
         }
         if self.outlets.connection().is_none() {
             self.watch.forget(Source::Egress);

@@ -323,9 +323,11 @@ impl Warden {
             return Err(Refusal::Walls("a cell without its listening socket".into()));
         };
         let (name, network) = (session.id, session.network.clone());
+        // Native programs share their loopback; a browser's is its own.
+        let home = cell.kind.class == Class::Browser;
         let failed = |e: io::Error| Refusal::Walls(format!("way out: {e}"));
         let pidfd = cell.pidfd().try_clone().map_err(failed)?;
-        let outlet = self.open_outlet(name, network, listener, pidfd).map_err(failed)?;
+        let outlet = self.open_outlet(name, network, listener, pidfd, home).map_err(failed)?;
         if let Some(cell) = self.cells.get_mut(&id) {
             cell.outlet = Some(outlet);
         }
