@@ -304,6 +304,7 @@ fn mistakes_are_told_and_do_nothing(shared: &Shared) -> Result<()> {
         ("session_create", json!({"name": "\u{7}"}), "name: must have"),
         ("browser_click", json!({"target": {}}), "exactly one of ref"),
         ("browser_press_key", json!({"key": "NoSuchKey"}), "unknown key"),
+        ("browser_file_upload", json!({"target": {"ref": "e1"}}), "missing field `paths`"),
         ("browser_wait_for", json!({}), "exactly one of text and seconds"),
         ("run_command", json!({"command": "ls", "cwd": "/etc"}), "cwd:"),
     ] {
@@ -357,6 +358,7 @@ fn what_is_anothers_is_unknown(shared: &Shared) -> Result<()> {
         ("start_command", json!({"command": "rm s.txt"})),
         ("browser_navigate", json!({"url": "about:blank"})),
         ("browser_click", json!({"target": {"ref": "e1"}})),
+        ("browser_file_upload", json!({"target": {"ref": "e1"}, "paths": ["s.txt"]})),
         ("browser_take_screenshot", json!({"path": "s.txt"})),
         ("browser_close", json!({})),
         ("session_get", json!({})),

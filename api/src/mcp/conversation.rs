@@ -257,6 +257,7 @@ impl Call<'_> {
             Tool::BrowserTabs => self.browser_tabs(arguments(given)?).await,
             Tool::BrowserEvaluate => self.browser_evaluate(arguments(given)?).await,
             Tool::BrowserHandleDialog => self.browser_handle_dialog(arguments(given)?).await,
+            Tool::BrowserFileUpload => self.browser_file_upload(arguments(given)?).await,
             Tool::BrowserClose => self.browser_close(arguments(given)?).await,
             Tool::SessionCreate => self.session_create(arguments(given)?).await,
             Tool::SessionGet => self.session_get(arguments(given)?).await,

@@ -3,9 +3,9 @@
 use super::client::Mcp;
 use crate::Shared;
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
-tests!(a_browser_is_driven, a_dialog_is_told_and_answered);
+tests!(a_browser_is_driven, a_dialog_is_told_and_answered, a_page_gets_files);
 
 fn a_browser_is_driven(shared: &Shared) -> Result<()> {
     let mcp = Mcp::begin(&shared.client()?)?;
@@ -65,5 +65,48 @@ fn a_dialog_is_told_and_answered(shared: &Shared) -> Result<()> {
     let seen = mcp.done("browser_handle_dialog", &json!({"accept": true}))?;
     ensure!(seen["dialog"].as_str().is_some_and(|text| text.starts_with("alert \"two\"")), "{seen:#}");
     mcp.done("browser_handle_dialog", &json!({"accept": true}))?;
+    mcp.end()
+}
+
+/// The field by its ref, one that is hidden behind a button by its selector, and nothing that is not in the workspace.
+fn a_page_gets_files(shared: &Shared) -> Result<()> {
+    let mcp = Mcp::begin(&shared.client()?)?;
+    let files = json!([{"path": "in/a.csv", "content": "n\n1\n"}, {"path": "b.txt", "content": "bee"}]);
+    mcp.done("write_files", &json!({ "files": files }))?;
+    let page = "data:text/html,<title>Send</title><label>List <input type=file id=list multiple></label>\
+        <input type=file id=photo hidden><button onclick=\"photo.click()\">Choose a photo</button>\
+        <p id=out></p><script>onchange = async () => out.textContent = (await Promise.all(\
+        [...list.files, ...photo.files].map(async f => f.name + '=' + await f.text()))).join(';')</script>";
+    let seen = mcp.done("browser_navigate", &json!({ "url": page }))?;
+    let snapshot = seen["snapshot"].as_str().context("a snapshot")?;
+    let field = snapshot.lines().find(|line| line.contains("\"List\"") && line.contains("[ref="));
+    let field = field.and_then(|line| line.split("[ref=").nth(1)?.split(']').next());
+    let field = field.with_context(|| snapshot.to_owned())?;
+    let upload = |target: &Value, paths: &Value| json!({"target": target, "paths": paths});
+    let given = upload(&json!({ "ref": field }), &json!(["in/a.csv", "/workspace/b.txt"]));
+    let seen = mcp.done("browser_file_upload", &given)?;
+    let told = |seen: &Value, text: &str| seen["snapshot"].as_str().is_some_and(|all| all.contains(text));
+    let seen_after = mcp.done("browser_wait_for", &json!({"text": "a.csv=n 1 ;b.txt=bee"}))?;
+    ensure!(told(&seen_after, "a.csv=n 1 ;b.txt=bee"), "{seen:#} {seen_after:#}");
+    // What is given replaces what was there.
+    let hidden = json!({"selector": "#photo"});
+    mcp.done("browser_file_upload", &upload(&json!({ "ref": field }), &json!(["b.txt"])))?;
+    mcp.done("browser_file_upload", &upload(&hidden, &json!(["in/a.csv"])))?;
+    mcp.done("browser_wait_for", &json!({"text": "b.txt=bee;a.csv=n 1"}))?;
+    for (target, paths, why) in [
+        (&hidden, json!(["in/a.csv", "b.txt"]), "takes one file only"),
+        (&hidden, json!([]), "1 to 64 files"),
+        (&hidden, json!(["none.txt"]), "is no file"),
+        (&hidden, json!(["/etc/passwd"]), "is not in /workspace"),
+        (&hidden, json!(["../etc/passwd"]), "is not in /workspace"),
+        (&json!({"text": "Choose a photo"}), json!(["b.txt"]), "takes no files"),
+        (&json!({}), json!(["b.txt"]), "exactly one of ref"),
+    ] {
+        let said = mcp.refused("browser_file_upload", &upload(target, &paths))?;
+        ensure!(said.contains(why), "{target} {paths}: {said}");
+    }
+    // None of that took away what was given before.
+    let value = mcp.done("browser_evaluate", &json!({"expression": "photo.files[0].name"}))?;
+    assert_eq!(value["value"], "\"a.csv\"");
     mcp.end()
 }
