@@ -249,6 +249,7 @@ fn sessions_and_usage_are_told(shared: &Shared) -> Result<()> {
         (&made["status"], &made["memory_bytes"], &made["execution_seconds"]),
         (&json!("active"), &json!(134_217_728), &json!(5))
     );
+    assert_eq!(made["network"], json!({"mode": "none"}));
     // It is the current one now.
     let ran = mcp.done("execute_code", &python("1"))?;
     assert_eq!(ran["session_id"], made["session_id"]);
@@ -302,6 +303,14 @@ fn mistakes_are_told_and_do_nothing(shared: &Shared) -> Result<()> {
         ("usage_get", json!({"group_by": "moon"}), "must be one of: session, day, kind"),
         ("usage_get", json!({"from": "yesterday"}), "from: must be a time"),
         ("session_create", json!({"name": "\u{7}"}), "name: must have"),
+        ("session_create", json!({"network": {"mode": "allow"}}), "network.hosts: is needed"),
+        (
+            "session_create",
+            json!({"network": {"mode": "public", "hosts": ["a.example"]}}),
+            "and for no other",
+        ),
+        ("session_create", json!({"network": {"mode": "allow", "hosts": ["a@b.example"]}}), "network.hosts:"),
+        ("session_create", json!({"network": {"mode": "some"}}), "unknown variant `some`"),
         ("browser_click", json!({"target": {}}), "exactly one of ref"),
         ("browser_press_key", json!({"key": "NoSuchKey"}), "unknown key"),
         ("browser_file_upload", json!({"target": {"ref": "e1"}}), "missing field `paths`"),

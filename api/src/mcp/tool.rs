@@ -225,7 +225,7 @@ impl Tool {
             Self::ListFiles => "Lists a directory of /workspace.",
             Self::RemoveFiles => "Removes files of /workspace, or whole directories when recursive is true.",
             Self::BrowserNavigate => {
-                "Opens a URL in the session's browser and answers a snapshot of the page. The network is the session's: without one only data: URLs open."
+                "Opens a URL in the session's browser and answers a snapshot of the page. The network is the session's (session_create): without one only data: URLs open."
             }
             Self::BrowserNavigateBack => "Goes one page back and answers a snapshot.",
             Self::BrowserSnapshot => {
@@ -260,8 +260,8 @@ impl Tool {
                 "Ends the session's browser with its pages and cookies; the session goes on."
             }
             Self::SessionCreate => {
-                "Makes a new, empty session with limits of its own. \
-                 Only needed for other limits or a second workspace: every other tool makes one when there is none."
+                "Makes a new, empty session, the current one from then on. \
+                 Only needed for a network, other limits or a second workspace: every other tool makes one when there is none."
             }
             Self::SessionGet => "Answers a session's state, limits, end of life and cost so far.",
             Self::SessionClose => {
