@@ -59,6 +59,7 @@ mod mcp;
 mod metrics;
 mod native;
 mod neighbours;
+mod once;
 mod openapi;
 mod restart;
 mod sessions;
@@ -91,6 +92,7 @@ const ROOMS: &[Room] = &[
     cdp::all,
     live::all,
     billing::all,
+    once::all,
     tenants::all,
     transfers::all,
     cli::all,
