@@ -17,6 +17,8 @@ const PREFIX: &str = "ANCHORHOLD_";
 const MICROS: f64 = 1e6;
 /// No time span in a configuration is longer: a year.
 const SPAN_SECONDS_MAX: f64 = 366.0 * 86_400.0;
+/// No tenant has more MCP sessions: each costs memory while its client says nothing.
+const MCP_SESSIONS_MAX: usize = 1_000_000;
 /// No rate is higher: once in a microsecond.
 pub const RATE_MAX: u64 = 1_000_000;
 
@@ -183,18 +185,35 @@ pub struct RawMcp {
     hosts: Vec<String>,
     /// Web pages that may call `/mcp`, as `https://app.example.org:443`.
     origins: Vec<String>,
+    /// The most MCP sessions of a tenant.
+    sessions: usize,
+    /// One in which nothing is asked for as long ends.
+    idle_seconds: f64,
 }
 
 impl Default for RawMcp {
     fn default() -> Self {
-        Self { hosts: vec!["localhost".into(), "127.0.0.1".into(), "::1".into()], origins: Vec::new() }
+        Self {
+            hosts: vec!["localhost".into(), "127.0.0.1".into(), "::1".into()],
+            origins: Vec::new(),
+            sessions: 1024,
+            idle_seconds: 1800.0,
+        }
     }
 }
 
 impl RawMcp {
-    fn resolve(mut self, listen: SocketAddr) -> McpPolicy {
+    fn resolve(mut self, listen: SocketAddr) -> Result<McpPolicy, ConfigError> {
+        if !(1..=MCP_SESSIONS_MAX).contains(&self.sessions) {
+            return Err(setting("mcp", "sessions", format!("must be from 1 to {MCP_SESSIONS_MAX}")));
+        }
         self.hosts.push(listen.ip().to_string());
-        McpPolicy { hosts: self.hosts, origins: self.origins }
+        Ok(McpPolicy {
+            hosts: self.hosts,
+            origins: self.origins,
+            sessions_max: self.sessions,
+            idle: Duration::from_micros(span_us("mcp", "idle_seconds", self.idle_seconds)?),
+        })
     }
 }
 
@@ -247,13 +266,27 @@ pub struct PreviewPolicy {
     pub domain: String,
 }
 
-/// From where the door for agents may be reached: what a name server or a web page can forge is refused.
+/// From where the door for agents may be reached (what a name server or a web page can forge is refused), and how much
+/// is remembered of who comes.
 #[derive(Debug, Clone)]
 pub struct McpPolicy {
     /// What `Host` may be; one without a port stands for all of its ports.
     pub hosts: Vec<String>,
     /// What `Origin` may be, where a request has one.
     pub origins: Vec<String>,
+    /// The most MCP sessions of a tenant.
+    pub sessions_max: usize,
+    /// An MCP session in which nothing is asked for as long is over, with every session made in it.
+    pub idle: Duration,
+}
+
+impl McpPolicy {
+    /// As it is where nothing is said, for a server at these names.
+    #[cfg(test)]
+    pub(crate) fn at(hosts: &[&str]) -> Self {
+        let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
+        Self { hosts, origins: Vec::new(), sessions_max: 1024, idle: Duration::from_secs(1800) }
+    }
 }
 
 /// `[data]`
@@ -453,7 +486,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the operator's door is, if there is one: loopback only, without keys.
     pub admin_listen: Option<SocketAddr>,
-    /// From where the door for agents may be reached.
+    /// How the door for agents may be used.
     pub mcp: McpPolicy,
     /// Where previews are, if there are any.
     pub preview: Option<PreviewPolicy>,
@@ -605,7 +638,7 @@ impl Raw {
         Ok(Config {
             listen,
             admin_listen: self.admin.resolve()?,
-            mcp: self.mcp.resolve(listen),
+            mcp: self.mcp.resolve(listen)?,
             preview: self.preview.resolve(self.api.insecure)?,
             insecure: self.api.insecure,
             uid: self.api.uid,
@@ -820,6 +853,8 @@ mod tests {
             "[preview]\nlisten = '127.0.0.1:81'\ndomain = '.example'",
             "[admin]\nlisten = '0.0.0.0:9090'",
             "[admin]\nlisten = '9090'",
+            "[mcp]\nsessions = 0",
+            "[mcp]\nidle_seconds = 0.0",
             "[audit]\nfile_bytes = 100",
             "[audit]\nfiles = 1",
             "[traces]\notlp = '127.0.0.1:4318'",

@@ -346,12 +346,17 @@ fn segment(uri: &Uri, at: usize) -> &str {
 
 /// The request's idempotency key, for what `object` asks for.
 fn key(headers: &HeaderMap, object: &Object) -> Result<Option<Key>, Problem> {
+    key_for(headers, object.hash())
+}
+
+/// The request's idempotency key, for what has this hash.
+fn key_for(headers: &HeaderMap, hash: [u8; 32]) -> Result<Option<Key>, Problem> {
     const NAME: &str = "Idempotency-Key";
     let mut values = headers.get_all(NAME).iter();
     let Some(value) = values.next() else { return Ok(None) };
     match value.to_str() {
         Ok(text) if !text.is_empty() && text.len() <= KEY_BYTES_MAX && values.next().is_none() => {
-            Ok(Some(Key { text: text.to_owned(), hash: object.hash() }))
+            Ok(Some(Key { text: text.to_owned(), hash }))
         }
         _ => Err(Problem::field(
             NAME,

@@ -384,6 +384,27 @@ pub enum Made {
     Context(SessionId, Place, Defaults),
     /// A tenant.
     Tenant(TenantRow),
+    /// Changes of a session's files; nothing while it is not known whether they were made.
+    Files(Option<FilesMade>),
+}
+
+/// Changes of files that were made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilesMade {
+    /// All of a batch.
+    Batch,
+    /// What an archive held, and which one it was.
+    Archive {
+        /// Files and directories that it named.
+        entries: u32,
+        /// Bytes of the files.
+        bytes: u64,
+        /// Bytes of the archive.
+        length: u64,
+        /// SHA-256 of the archive.
+        digest: [u8; 32],
+    },
 }
 
 /// The open ledger; cheap to clone.

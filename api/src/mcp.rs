@@ -45,10 +45,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tool::Selection;
 
-/// An MCP session in which nothing is asked for as long is over, with every session made in it.
-const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
-/// The most MCP sessions of a tenant.
-const CONVERSATIONS_MAX: usize = 1024;
 /// Files that are read into memory at a time, of all callers.
 const READS_MAX: usize = 32;
 
@@ -61,6 +57,8 @@ struct House {
     service: Service,
     audit: Audit,
     reads: Semaphore,
+    sessions_max: usize,
+    idle: Duration,
 }
 
 /// The door; cheap to clone.
@@ -101,7 +99,9 @@ impl Endpoint {
             .enforce_origin_validation()
             .with_json_response(true);
         let end = config.cancellation_token.clone();
-        let house = Arc::new(House { service, audit, reads: Semaphore::new(READS_MAX) });
+        let reads = Semaphore::new(READS_MAX);
+        let (sessions_max, idle) = (policy.sessions_max, policy.idle);
+        let house = Arc::new(House { service, audit, reads, sessions_max, idle });
         let known = house.clone();
         let open = Box::new(move |tenant| protocol(&known, tenant, config.clone(), handler));
         Self(Arc::new(Inner { house, open, tenants: Mutex::default(), end }))
@@ -148,10 +148,14 @@ fn protocol<H: ServerHandler>(
     handler: fn(Conversation) -> H,
 ) -> Protocol {
     let mut sessions = LocalSessionManager::default();
-    sessions.session_config.keep_alive = Some(IDLE_MAX);
-    let (house, places) = (house.clone(), Arc::new(Semaphore::new(CONVERSATIONS_MAX)));
-    let begin = move || Ok(handler(Conversation::new(house.clone(), tenant.clone(), places.clone())));
-    let protocol = StreamableHttpService::new(begin, Arc::new(sessions), config);
+    sessions.session_config.keep_alive = Some(house.idle);
+    let (house, sessions) = (house.clone(), Arc::new(sessions));
+    let (places, known) = (Arc::new(Semaphore::new(house.sessions_max)), sessions.clone());
+    let begin = move || {
+        let (places, known) = (places.clone(), known.clone());
+        Ok(handler(Conversation::new(house.clone(), tenant.clone(), places, known)))
+    };
+    let protocol = StreamableHttpService::new(begin, sessions, config);
     Arc::new(move |request| {
         let protocol = protocol.clone();
         Box::pin(async move { protocol.handle(request).await.map(Body::new) })

@@ -14,6 +14,7 @@ tests!(
     every_missing_wall_refuses_the_cell,
     a_full_disk_refuses_and_what_ran_is_recorded_later,
     cells_are_the_kernels_first_choice,
+    a_cell_that_is_not_locked_in_time_is_no_cell,
 );
 
 fn every_missing_wall_refuses_the_cell(_: &Shared) -> Result<()> {
@@ -162,6 +163,35 @@ fn cells_are_the_kernels_first_choice(_: &Shared) -> Result<()> {
         ensure!(score(pid)? <= 0, "{pid}: {}", score(pid)?);
     }
     client.close(&session)?;
+    server.stop()?;
+    Ok(())
+}
+
+/// On a machine that is too busy a cell does not come to lock itself in its two seconds. That is a refusal for want of
+/// room, never a program that failed; and the next one runs.
+fn a_cell_that_is_not_locked_in_time_is_no_cell(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default().with("pool", "wasm", "2"))?;
+    let client = server.client()?;
+    let run = json!({"language": "javascript", "code": "6 * 7"});
+    client.post("/v1/run", &run)?.expect(200);
+    let signal = |cells: &[u32], signal| {
+        for cell in cells {
+            let pid = rustix::process::Pid::from_raw(cell.cast_signed()).context("a process id")?;
+            // One that was taken and killed meanwhile is gone.
+            let _gone = rustix::process::kill_process(pid, signal);
+        }
+        anyhow::Ok(())
+    };
+    let stopped = host::waiting_cells(&server.cgroup());
+    ensure!(stopped.len() >= 2, "{stopped:?}");
+    signal(&stopped, rustix::process::Signal::STOP)?;
+    let begun = Instant::now();
+    let refused = client.post("/v1/run", &run)?;
+    assert_eq!(refused.problem(503), "capacity", "{}", refused.text());
+    assert!(refused.header("retry-after").is_some() && begun.elapsed() < Duration::from_secs(5));
+    signal(&stopped, rustix::process::Signal::CONT)?;
+    let answer = client.post("/v1/run", &run)?.expect(200);
+    assert_eq!(answer["results"][0]["mime"]["text/plain"], "42");
     server.stop()?;
     Ok(())
 }

@@ -31,7 +31,7 @@ macro_rules! tests {
     ($($name:ident),+ $(,)?) => {
         /// The tests of this room.
         pub fn all(shared: &$crate::Shared) -> Vec<libtest_mimic::Trial> {
-            let module = module_path!().rsplit("::").next().unwrap_or_default();
+            let module = module_path!().split_once("::").map_or("", |(_, module)| module);
             vec![$($crate::trial(module, stringify!($name), shared, $name)),+]
         }
     };
@@ -59,6 +59,7 @@ mod mcp;
 mod metrics;
 mod native;
 mod neighbours;
+mod once;
 mod openapi;
 mod preview;
 mod restart;
@@ -95,11 +96,15 @@ const ROOMS: &[Room] = &[
     cdp::all,
     live::all,
     billing::all,
+    once::all,
     tenants::all,
     transfers::all,
     cli::all,
     audit::all,
     mcp::all,
+    mcp::pages::all,
+    mcp::ends::all,
+    mcp::relay::all,
     metrics::all,
     neighbours::all,
     isolation::all,

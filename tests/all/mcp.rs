@@ -1,14 +1,16 @@
-//! The door for agents: MCP over HTTP as bytes, and over standard input and output.
+//! The door for agents: MCP over HTTP as bytes; the tools of code, files and sessions.
+
+mod client;
+pub mod ends;
+pub mod pages;
+pub mod relay;
 
 use crate::Shared;
 use crate::tenants::tenant;
-use anchorhold_tests::{Answer, Client, Options, Server, program};
-use anyhow::{Context as _, Result, ensure};
+use anchorhold_tests::{Options, Server};
+use anyhow::{Context as _, Result};
+use client::{Mcp, NEW, OLD, id_of, initialize, python, soon};
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
 
 tests!(
     both_revisions_are_spoken,
@@ -20,197 +22,16 @@ tests!(
     tasks_run_in_the_background,
     commands_run_and_are_started,
     sessions_and_usage_are_told,
-    the_end_of_an_mcp_session_ends_what_it_made,
-    without_an_mcp_session_answers_name_their_session,
     mistakes_are_told_and_do_nothing,
     what_is_anothers_is_unknown,
     quotas_hold_at_this_door_too,
+    a_revoked_key_is_refused,
     a_wrong_origin_or_host_is_refused,
     long_output_is_cut_and_says_so,
     images_are_images,
-    a_browser_is_driven,
-    a_dialog_is_told_and_answered,
     long_runs_tell_of_themselves,
-    a_cancelled_call_ends_its_execution,
-    a_client_that_dies_ends_its_execution,
-    a_dead_clients_call_ends_at_its_time,
-    fifty_clients_at_once,
     every_call_is_in_the_audit_log,
-    a_stop_does_not_wait_for_listeners,
-    a_local_client_is_relayed,
-    a_relay_outlives_its_server,
-    a_killed_relay_ends_its_call,
 );
-
-const OLD: &str = "2025-11-25";
-const NEW: &str = "2026-07-28";
-
-/// What one request was answered: every message of it, in order.
-struct Said {
-    answer: Answer,
-    messages: Vec<Value>,
-}
-
-impl Said {
-    /// The response or error to the request itself.
-    fn last(&self) -> Result<&Value> {
-        self.messages.last().with_context(|| format!("{} {}", self.answer.status, self.answer.text()))
-    }
-
-    /// The notifications before it, of one method.
-    fn told(&self, method: &str) -> Vec<&Value> {
-        self.messages.iter().filter(|message| message["method"] == method).collect()
-    }
-}
-
-/// A client of the protocol, as plain as possible.
-#[derive(Clone)]
-struct Mcp {
-    http: Client,
-    path: String,
-    session: Option<String>,
-    version: &'static str,
-}
-
-impl Mcp {
-    /// In an MCP session.
-    fn begin(http: &Client) -> Result<Self> {
-        let mut mcp = Self { http: http.clone(), path: "/mcp".to_owned(), session: None, version: OLD };
-        let answered = mcp.request("initialize", &initialize(OLD))?;
-        let result = &answered.last()?["result"];
-        ensure!(result["protocolVersion"] == OLD, "{result}");
-        mcp.session = answered.answer.header("mcp-session-id").map(str::to_owned);
-        ensure!(mcp.session.is_some(), "no MCP session");
-        mcp.notify("notifications/initialized", &json!({}))?;
-        Ok(mcp)
-    }
-
-    /// Each call for itself.
-    fn without_session(http: &Client) -> Self {
-        Self { http: http.clone(), path: "/mcp".to_owned(), session: None, version: NEW }
-    }
-
-    fn headers(&self, method: &str, name: Option<&str>) -> Vec<(&'static str, String)> {
-        let mut headers = vec![
-            ("accept", "application/json, text/event-stream".to_owned()),
-            ("content-type", "application/json".to_owned()),
-        ];
-        headers.extend(self.session.clone().map(|id| ("mcp-session-id", id)));
-        if self.version == NEW {
-            headers.push(("mcp-method", method.to_owned()));
-            headers.extend(name.map(|name| ("mcp-name", name.to_owned())));
-        }
-        if method != "initialize" {
-            headers.push(("mcp-protocol-version", self.version.to_owned()));
-        }
-        headers
-    }
-
-    fn post(&self, method: &str, message: &Value) -> Result<Said> {
-        let params = &message["params"];
-        let name = params["name"].as_str().or(params["uri"].as_str());
-        let headers = self.headers(method, name);
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = self.http.raw("POST", &self.path, &headers, message.to_string().into_bytes())?;
-        let text = answer.text();
-        let messages = match answer.header("content-type") {
-            Some("text/event-stream") => text
-                .lines()
-                .filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?).ok())
-                .collect(),
-            _ => serde_json::from_str(&text).into_iter().collect(),
-        };
-        Ok(Said { answer, messages })
-    }
-
-    fn message(&self, id: u64, method: &str, params: &Value) -> Value {
-        let mut params = params.clone();
-        if self.version == NEW {
-            let meta = json!({
-                "io.modelcontextprotocol/protocolVersion": NEW,
-                "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-                "io.modelcontextprotocol/clientCapabilities": {},
-            });
-            let more = params["_meta"].take();
-            params["_meta"] = meta;
-            for (name, value) in more.as_object().into_iter().flatten() {
-                params["_meta"][name] = value.clone();
-            }
-        }
-        json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
-    }
-
-    fn request(&self, method: &str, params: &Value) -> Result<Said> {
-        self.post(method, &self.message(7, method, params))
-    }
-
-    fn notify(&self, method: &str, params: &Value) -> Result<()> {
-        let message = json!({"jsonrpc": "2.0", "method": method, "params": params});
-        let said = self.post(method, &message)?;
-        ensure!(said.answer.status == 202, "{} {}", said.answer.status, said.answer.text());
-        Ok(())
-    }
-
-    /// A tool's result, whatever it is.
-    fn call(&self, tool: &str, arguments: &Value) -> Result<Value> {
-        let said = self.request("tools/call", &json!({"name": tool, "arguments": arguments}))?;
-        let result = said.last()?["result"].clone();
-        ensure!(result.is_object(), "{tool}: {}", said.last()?);
-        Ok(result)
-    }
-
-    /// What a tool answers that does what it is asked. The text is the same as what is structured.
-    fn done(&self, tool: &str, arguments: &Value) -> Result<Value> {
-        let result = self.call(tool, arguments)?;
-        ensure!(result["isError"] != true, "{tool}: {result}");
-        let structured = result["structuredContent"].clone();
-        let text = result["content"][0]["text"].as_str().context("no text")?;
-        ensure!(serde_json::from_str::<Value>(text)? == structured, "{text}");
-        Ok(structured)
-    }
-
-    /// Why a tool does not do what it is asked.
-    fn refused(&self, tool: &str, arguments: &Value) -> Result<String> {
-        let result = self.call(tool, arguments)?;
-        ensure!(result["isError"] == true, "{tool}: {result}");
-        Ok(result["content"][0]["text"].as_str().context("no text")?.to_owned())
-    }
-
-    fn end(self) -> Result<()> {
-        let id = self.session.context("no MCP session")?;
-        let headers = [("mcp-session-id", id.as_str()), ("mcp-protocol-version", OLD)];
-        let answer = self.http.raw("DELETE", "/mcp", &headers, Vec::new())?;
-        ensure!(answer.status == 204, "{} {}", answer.status, answer.text());
-        Ok(())
-    }
-}
-
-fn initialize(version: &str) -> Value {
-    json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}})
-}
-
-fn python(code: &str) -> Value {
-    json!({"language": "python", "code": code})
-}
-
-fn id_of(answer: &Value) -> Result<String> {
-    Ok(answer["session_id"].as_str().context("no session_id")?.to_owned())
-}
-
-fn status(client: &Client, session: &str) -> Result<String> {
-    let answer = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
-    Ok(answer["status"].as_str().context("status")?.to_owned())
-}
-
-/// Waits until something is so, for a while.
-fn soon(what: &str, mut so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !so()? {
-        ensure!(Instant::now() < end, "not so after 10 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
 
 fn both_revisions_are_spoken(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
@@ -428,6 +249,7 @@ fn sessions_and_usage_are_told(shared: &Shared) -> Result<()> {
         (&made["status"], &made["memory_bytes"], &made["execution_seconds"]),
         (&json!("active"), &json!(134_217_728), &json!(5))
     );
+    assert_eq!(made["network"], json!({"mode": "none"}));
     // It is the current one now.
     let ran = mcp.done("execute_code", &python("1"))?;
     assert_eq!(ran["session_id"], made["session_id"]);
@@ -450,43 +272,6 @@ fn sessions_and_usage_are_told(shared: &Shared) -> Result<()> {
     // The next call makes a new one.
     assert_ne!(mcp.done("list_files", &json!({}))?["session_id"], made["session_id"]);
     mcp.end()
-}
-
-fn the_end_of_an_mcp_session_ends_what_it_made(shared: &Shared) -> Result<()> {
-    let client = shared.client()?;
-    let mcp = Mcp::begin(&client)?;
-    let first = id_of(&mcp.done("execute_code", &python("1"))?)?;
-    let second = id_of(&mcp.done("session_create", &json!({}))?)?;
-    // One that was made elsewhere is none of its own.
-    let own = client.session(&json!({}))?;
-    let named = json!({"language": "python", "code": "1", "session_id": own});
-    assert_eq!(id_of(&mcp.done("execute_code", &named)?)?, own);
-    let known = mcp.clone();
-    mcp.end()?;
-    for session in [&first, &second] {
-        soon("the session is closed", || Ok(status(&client, session)? == "closed"))?;
-    }
-    assert_eq!(status(&client, &own)?, "active");
-    let said = known.request("tools/list", &json!({}))?;
-    assert_eq!(said.answer.status, 404, "{}", said.answer.text());
-    client.close(&own)?;
-    Ok(())
-}
-
-fn without_an_mcp_session_answers_name_their_session(shared: &Shared) -> Result<()> {
-    let client = shared.client()?;
-    let mcp = Mcp::without_session(&client);
-    let first = id_of(&mcp.done("execute_code", &python("x = 1"))?)?;
-    let named = json!({"language": "python", "code": "x + 1", "session_id": first});
-    assert_eq!(mcp.done("execute_code", &named)?["value"], "2");
-    let other = id_of(&mcp.done("list_files", &json!({}))?)?;
-    assert_ne!(first, other);
-    assert!(mcp.refused("session_get", &json!({}))?.starts_with("session_not_found"));
-    for session in [&first, &other] {
-        assert_eq!(mcp.done("session_close", &json!({"session_id": session}))?["status"], "closed");
-    }
-    assert!(mcp.refused("execute_code", &named)?.starts_with("session_closed"));
-    Ok(())
 }
 
 fn mistakes_are_told_and_do_nothing(shared: &Shared) -> Result<()> {
@@ -518,6 +303,19 @@ fn mistakes_are_told_and_do_nothing(shared: &Shared) -> Result<()> {
         ("usage_get", json!({"group_by": "moon"}), "must be one of: session, day, kind"),
         ("usage_get", json!({"from": "yesterday"}), "from: must be a time"),
         ("session_create", json!({"name": "\u{7}"}), "name: must have"),
+        ("session_create", json!({"network": {"mode": "allow"}}), "network.hosts: is needed"),
+        (
+            "session_create",
+            json!({"network": {"mode": "public", "hosts": ["a.example"]}}),
+            "and for no other",
+        ),
+        ("session_create", json!({"network": {"mode": "allow", "hosts": ["a@b.example"]}}), "network.hosts:"),
+        ("session_create", json!({"network": {"mode": "some"}}), "unknown variant `some`"),
+        ("browser_click", json!({"target": {}}), "exactly one of ref"),
+        ("browser_press_key", json!({"key": "NoSuchKey"}), "unknown key"),
+        ("browser_file_upload", json!({"target": {"ref": "e1"}}), "missing field `paths`"),
+        ("browser_wait_for", json!({}), "exactly one of text and seconds"),
+        ("run_command", json!({"command": "ls", "cwd": "/etc"}), "cwd:"),
     ] {
         let text = mcp.refused(tool, &arguments)?;
         assert!(text.contains(told), "{tool} {arguments}: {text}");
@@ -565,6 +363,13 @@ fn what_is_anothers_is_unknown(shared: &Shared) -> Result<()> {
         ("write_files", json!({"files": [{"path": "s.txt", "content": "x"}]})),
         ("list_files", json!({})),
         ("remove_files", json!({"paths": ["s.txt"]})),
+        ("run_command", json!({"command": "cat s.txt"})),
+        ("start_command", json!({"command": "rm s.txt"})),
+        ("browser_navigate", json!({"url": "about:blank"})),
+        ("browser_click", json!({"target": {"ref": "e1"}})),
+        ("browser_file_upload", json!({"target": {"ref": "e1"}, "paths": ["s.txt"]})),
+        ("browser_take_screenshot", json!({"path": "s.txt"})),
+        ("browser_close", json!({})),
         ("session_get", json!({})),
         ("session_close", json!({})),
     ] {
@@ -612,6 +417,28 @@ fn quotas_hold_at_this_door_too(shared: &Shared) -> Result<()> {
     let off = Mcp::begin(&client)?;
     admin.patch(&format!("/v1/tenants/{id}"), &json!({"disabled": true}))?.expect(200);
     assert_eq!(off.request("tools/list", &json!({}))?.answer.problem(403), "forbidden");
+    mcp.end()
+}
+
+/// A key that was taken back opens nothing, neither a new MCP session nor the one that it began.
+fn a_revoked_key_is_refused(shared: &Shared) -> Result<()> {
+    let admin = shared.client()?;
+    let (id, client) = tenant(&admin, "mcp-revoked", &json!({}))?;
+    let mcp = Mcp::begin(&client)?;
+    let session = id_of(&mcp.done("execute_code", &python("x = 1"))?)?;
+    let keys = format!("/v1/tenants/{id}/keys");
+    let key = admin.get(&keys)?.expect(200)["items"][0]["id"].as_str().context("id")?.to_owned();
+    admin.delete(&format!("{keys}/{key}"))?.expect(200);
+    let write = json!({"name": "write_files", "arguments": {"files": [{"path": "f", "content": "x"}]}});
+    for mcp in [&mcp, &Mcp::without_session(&client)] {
+        assert_eq!(mcp.request("tools/call", &write)?.answer.problem(401), "unauthorized");
+        assert_eq!(mcp.request("tools/list", &json!({}))?.answer.problem(401), "unauthorized");
+    }
+    // Nothing was done. Another key of the tenant is let into the same MCP session.
+    let key = admin.post(&keys, &json!({"name": "new"}))?.expect(201);
+    let mcp = Mcp { http: admin.with_key(key["key"].as_str()), ..mcp };
+    let listed = mcp.done("list_files", &json!({}))?;
+    assert_eq!((&listed["session_id"], &listed["files"]), (&json!(session), &json!([])));
     mcp.end()
 }
 
@@ -680,67 +507,6 @@ fn images_are_images(shared: &Shared) -> Result<()> {
     mcp.end()
 }
 
-fn a_browser_is_driven(shared: &Shared) -> Result<()> {
-    let mcp = Mcp::begin(&shared.client()?)?;
-    let page = "data:text/html,<title>Order</title><label>Name <input id=who></label>\
-        <label>Size <select id=size><option>small<option>large</select></label>\
-        <button onclick=\"out.textContent=who.value+' takes '+size.value\">Order</button><output id=out></output>";
-    let seen = mcp.done("browser_navigate", &json!({ "url": page }))?;
-    ensure!(seen["title"] == "Order", "{seen}");
-    let snapshot = seen["snapshot"].as_str().context("a snapshot")?;
-    let button = snapshot.split("button \"Order\" [ref=").nth(1).and_then(|rest| rest.split(']').next());
-    let button = button.with_context(|| snapshot.to_owned())?;
-    let fields = json!([{"target": {"label": "Name"}, "value": "Ada"}, {"target": {"label": "Size"}, "value": "large"}]);
-    mcp.done("browser_fill_form", &json!({ "fields": fields }))?;
-    let seen = mcp.done("browser_click", &json!({"target": {"ref": button}}))?;
-    ensure!(seen["snapshot"].as_str().is_some_and(|text| text.contains("Ada takes large")), "{seen}");
-    let value = mcp.done("browser_evaluate", &json!({"expression": "who.value.length"}))?;
-    assert_eq!(value["value"], "3");
-    let picture = mcp.call("browser_take_screenshot", &json!({}))?;
-    assert_eq!(
-        (&picture["content"][1]["type"], &picture["content"][1]["mimeType"]),
-        (&json!("image"), &json!("image/png"))
-    );
-    // One session has both: what the browser stores, code reads.
-    mcp.done("browser_take_screenshot", &json!({"path": "page.png"}))?;
-    let read =
-        mcp.done("execute_code", &json!({"language": "python", "code": "open('page.png', 'rb').read(4)"}))?;
-    assert_eq!(read["value"], "b'\\x89PNG'");
-    let why = mcp.refused("browser_click", &json!({"target": {"ref": "e1", "text": "x"}}))?;
-    ensure!(why.contains("exactly one of"), "{why}");
-    let why = mcp.refused("browser_press_key", &json!({"key": "NoSuchKey"}))?;
-    ensure!(why.contains("unknown key"), "{why}");
-    assert_eq!(mcp.done("browser_close", &json!({}))?["closed"], true);
-    let seen = mcp.done("browser_snapshot", &json!({}))?;
-    ensure!(seen["url"] == "about:blank", "{seen}");
-    mcp.end()
-}
-
-/// A dialog that a click opens is what the click did: no failure, and the answer says how it goes on.
-fn a_dialog_is_told_and_answered(shared: &Shared) -> Result<()> {
-    let mcp = Mcp::begin(&shared.client()?)?;
-    let page = "data:text/html,<title>Ask</title><button onclick=\"out.textContent = confirm('Sure?')\">Ask</button>\
-        <button onclick=\"alert('one'); alert('two')\">Twice</button><p id=out></p>";
-    mcp.done("browser_navigate", &json!({ "url": page }))?;
-    let click = |text: &str| json!({"target": {"text": text}});
-    let seen = mcp.done("browser_click", &click("Ask"))?;
-    let expected = "confirm \"Sure?\" is open and holds the page: browser_handle_dialog answers it";
-    assert_eq!((&seen["dialog"], &seen["status"]), (&json!(expected), &json!("succeeded")), "{seen:#}");
-    ensure!(seen.get("snapshot").is_none() && seen.get("error").is_none(), "{seen:#}");
-    // Whatever else is asked for is told why it cannot be done.
-    let held = mcp.call("browser_snapshot", &json!({}))?;
-    ensure!(held["isError"] == true && held.to_string().contains("browser_handle_dialog"), "{held:#}");
-    let seen = mcp.done("browser_handle_dialog", &json!({"accept": true}))?;
-    ensure!(seen.get("dialog").is_none(), "{seen:#}");
-    ensure!(seen["snapshot"].as_str().is_some_and(|text| text.contains("true")), "{seen:#}");
-    // An answer may be followed by the next dialog.
-    mcp.done("browser_click", &click("Twice"))?;
-    let seen = mcp.done("browser_handle_dialog", &json!({"accept": true}))?;
-    ensure!(seen["dialog"].as_str().is_some_and(|text| text.starts_with("alert \"two\"")), "{seen:#}");
-    mcp.done("browser_handle_dialog", &json!({"accept": true}))?;
-    mcp.end()
-}
-
 fn long_runs_tell_of_themselves(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
     let code = "import sys, time\nfor n in range(4):\n    print('step', n, flush=True)\n    time.sleep(0.15)\nprint('!', file=sys.stderr)\ntime.sleep(1.2)\n6 * 7";
@@ -780,110 +546,6 @@ fn long_runs_tell_of_themselves(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// The status of a session's only execution, as soon as there is one.
-fn execution(client: &Client, session: &str) -> Result<Option<String>> {
-    let items = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
-    Ok(items["items"][0]["status"].as_str().map(str::to_owned))
-}
-
-fn a_cancelled_call_ends_its_execution(shared: &Shared) -> Result<()> {
-    let client = shared.client()?;
-    let mcp = Mcp::begin(&client)?;
-    let session = client.session(&json!({}))?;
-    let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});
-    let caller = mcp.clone();
-    let message = mcp.message(99, "tools/call", &json!({"name": "execute_code", "arguments": arguments}));
-    let begun = Instant::now();
-    let call = std::thread::spawn(move || caller.post("tools/call", &message));
-    soon("it runs", || Ok(execution(&client, &session)?.as_deref() == Some("running")))?;
-    mcp.notify("notifications/cancelled", &json!({"requestId": 99, "reason": "enough"}))?;
-    soon("it is cancelled", || Ok(execution(&client, &session)?.as_deref() == Some("cancelled")))?;
-    let said = call.join().map_err(|_| anyhow::anyhow!("the caller panicked"))??;
-    assert!(begun.elapsed() < Duration::from_secs(10));
-    // A cancelled request is not answered.
-    assert!(said.messages.iter().all(|message| message.get("result").is_none()), "{:?}", said.messages);
-    // Variables and session are still there.
-    let next = json!({"language": "python", "code": "1 + 1", "session_id": session});
-    assert_eq!(mcp.done("execute_code", &next)?["value"], "2");
-    client.close(&session)?;
-    mcp.end()
-}
-
-/// A call of a client that dies as soon as its program runs.
-fn call_and_die(shared: &Shared, mcp: &Mcp, arguments: &Value) -> Result<()> {
-    let (host, key) = shared.with(|server| {
-        let key = std::fs::read_to_string(server.data_dir().join("admin.key"))?;
-        Ok((server.base().replace("http://", ""), key.trim().to_owned()))
-    })?;
-    let session = arguments["session_id"].as_str().context("a session")?;
-    let call = json!({"name": "execute_code", "arguments": arguments});
-    let body = mcp.message(1, "tools/call", &call).to_string();
-    let headers: String = mcp
-        .headers("tools/call", Some("execute_code"))
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    let mut socket = TcpStream::connect(&host)?;
-    write!(
-        socket,
-        "POST /mcp HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    soon("it runs", || Ok(execution(&mcp.http, session)?.as_deref() == Some("running")))
-}
-
-fn a_client_that_dies_ends_its_execution(shared: &Shared) -> Result<()> {
-    let client = shared.client()?;
-    let mcp = Mcp::without_session(&client);
-    let session = client.session(&json!({}))?;
-    let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});
-    call_and_die(shared, &mcp, &arguments)?;
-    soon("it is cancelled", || Ok(execution(&client, &session)?.as_deref() == Some("cancelled")))?;
-    client.close(&session)?;
-    Ok(())
-}
-
-/// In an MCP session a lost connection is no cancellation: the client may come back for its answer.
-fn a_dead_clients_call_ends_at_its_time(shared: &Shared) -> Result<()> {
-    let client = shared.client()?;
-    let mcp = Mcp::begin(&client)?;
-    let session = client.session(&json!({}))?;
-    let code = "while True: pass";
-    let arguments =
-        json!({"language": "python", "code": code, "timeout_seconds": 1.5, "session_id": session});
-    call_and_die(shared, &mcp, &arguments)?;
-    soon("it is over", || Ok(execution(&client, &session)?.as_deref() == Some("timed_out")))?;
-    client.close(&session)?;
-    mcp.end()
-}
-
-fn fifty_clients_at_once(shared: &Shared) -> Result<()> {
-    let client = shared.client()?;
-    let clients: Vec<_> = (0..50)
-        .map(|n| {
-            let client = client.clone();
-            std::thread::spawn(move || -> Result<String> {
-                let mcp = Mcp::begin(&client)?;
-                let first = mcp.done("execute_code", &python(&format!("n = {n}\nprint(n)")))?;
-                assert_eq!(first["stdout"], format!("{n}\n"));
-                mcp.done("write_files", &json!({"files": [{"path": "n.txt", "content": n.to_string()}]}))?;
-                let second = mcp.done("execute_code", &python("n == int(open('n.txt').read())"))?;
-                assert_eq!(second["value"], "True");
-                mcp.end()?;
-                id_of(&first)
-            })
-        })
-        .collect();
-    let sessions: Vec<String> = clients
-        .into_iter()
-        .map(|client| client.join().map_err(|_| anyhow::anyhow!("a client panicked"))?)
-        .collect::<Result<_>>()?;
-    for session in &sessions {
-        soon("the session is closed", || Ok(status(&client, session)? == "closed"))?;
-    }
-    Ok(())
-}
-
 fn every_call_is_in_the_audit_log(_: &Shared) -> Result<()> {
     let server = Server::start(Options::default())?;
     let mcp = Mcp::begin(&server.client()?)?;
@@ -908,176 +570,6 @@ fn every_call_is_in_the_audit_log(_: &Shared) -> Result<()> {
     assert!(ran["tenant"].is_string() && ran["key"].is_string() && door(ran), "{ran}");
     let refused = find("tool read_files")?;
     assert_eq!((&refused["code"], &refused["status"]), (&json!("invalid_path"), &json!(400)));
-    server.stop()?;
-    Ok(())
-}
-
-fn a_stop_does_not_wait_for_listeners(_: &Shared) -> Result<()> {
-    let server = Server::start(Options::default())?;
-    let client = server.client()?;
-    let mcp = Mcp::begin(&client)?;
-    let id = mcp.session.clone().context("no MCP session")?;
-    let listener = std::thread::spawn(move || {
-        client.raw("GET", "/mcp", &[("mcp-session-id", &id), ("accept", "text/event-stream")], Vec::new())
-    });
-    std::thread::sleep(Duration::from_millis(200));
-    let begun = Instant::now();
-    let log = server.stop()?;
-    assert!(
-        begun.elapsed() < Duration::from_secs(4) && !log.contains("cut off"),
-        "{:?} {log}",
-        begun.elapsed()
-    );
-    let heard = listener.join().map_err(|_| anyhow::anyhow!("the listener panicked"))??;
-    assert_eq!((heard.status, heard.header("content-type")), (200, Some("text/event-stream")));
-    Ok(())
-}
-
-/// `anchorhold mcp`, as a client on this machine starts it.
-struct Relay {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Relay {
-    fn start(server: &Server, arguments: &[&str]) -> Result<Self> {
-        let mut command = Command::new(program("anchorhold"));
-        command
-            .arg("mcp")
-            .args(arguments)
-            .args(["--url", server.base()])
-            .arg("--data-dir")
-            .arg(server.data_dir());
-        command
-            .env_remove("ANCHORHOLD_API_KEY")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn()?;
-        let input = child.stdin.take().context("stdin")?;
-        let output = BufReader::new(child.stdout.take().context("stdout")?);
-        Ok(Self { child, input, output })
-    }
-
-    fn say(&mut self, message: &Value) -> Result<()> {
-        writeln!(self.input, "{message}")?;
-        Ok(())
-    }
-
-    fn hear(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        ensure!(self.output.read_line(&mut line)? > 0, "it ended");
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    fn ask(&mut self, message: &Value) -> Result<Value> {
-        self.say(message)?;
-        let answer = self.hear()?;
-        ensure!(answer["id"] == message["id"], "{answer}");
-        Ok(answer)
-    }
-
-    fn begin(&mut self) -> Result<()> {
-        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": initialize(OLD)});
-        ensure!(self.ask(&hello)?["result"]["protocolVersion"] == OLD);
-        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
-    }
-
-    /// Closes its input; what it wrote to standard error, which must be nothing.
-    fn end(self) -> Result<()> {
-        let Self { mut child, input, .. } = self;
-        drop(input);
-        let mut errors = String::new();
-        child.stderr.take().context("stderr")?.read_to_string(&mut errors)?;
-        let status = child.wait()?;
-        ensure!(status.success() && errors.is_empty(), "{status}: {errors}");
-        Ok(())
-    }
-}
-
-fn call(id: u64, tool: &str, arguments: &Value) -> Value {
-    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
-}
-
-fn a_local_client_is_relayed(_: &Shared) -> Result<()> {
-    let server = Server::start(Options::default())?;
-    let client = server.client()?;
-    let mut relay = Relay::start(&server, &[])?;
-    relay.begin()?;
-    let tools = relay.ask(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))?;
-    let direct = Mcp::begin(&client)?.request("tools/list", &json!({}))?;
-    assert_eq!(tools["result"], direct.last()?["result"]);
-    // A slow call holds up no other, and is cancelled.
-    let session =
-        id_of(&relay.ask(&call(2, "execute_code", &python("x = 1")))?["result"]["structuredContent"])?;
-    let mut slow = python("while True: pass");
-    slow["context"] = "slow".into();
-    relay.say(&call(3, "execute_code", &slow))?;
-    let quick = relay.ask(&call(4, "execute_code", &python("x + 1")))?;
-    assert_eq!(quick["result"]["structuredContent"]["value"], "2");
-    soon("it runs", || Ok(execution(&client, &session)?.is_some()))?;
-    relay.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}))?;
-    soon("it is cancelled", || {
-        let items = client.get(&format!("/v1/sessions/{session}/executions"))?.expect(200);
-        Ok(items["items"].as_array().is_some_and(|all| all.iter().any(|e| e["status"] == "cancelled")))
-    })?;
-    relay.say(&json!("nonsense"))?;
-    assert_eq!(relay.hear()?["error"]["code"], -32700);
-    relay.end()?;
-    soon("the session ends with its client", || Ok(status(&client, &session)? == "closed"))?;
-
-    // The newer revision: no handshake; hanging up cancels.
-    let mut relay = Relay::start(&server, &["--tools", "code,session"])?;
-    let new = Mcp::without_session(&client);
-    let listed = relay.ask(&new.message(1, "tools/list", &json!({})))?;
-    assert_eq!(listed["result"]["tools"].as_array().map(Vec::len), Some(9));
-    let params = json!({"name": "session_create", "arguments": {}});
-    let session = id_of(&relay.ask(&new.message(2, "tools/call", &params))?["result"]["structuredContent"])?;
-    let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});
-    relay.say(&new.message(3, "tools/call", &json!({"name": "execute_code", "arguments": arguments})))?;
-    soon("it runs", || Ok(execution(&client, &session)?.as_deref() == Some("running")))?;
-    relay.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}}))?;
-    soon("it is cancelled", || Ok(execution(&client, &session)?.as_deref() == Some("cancelled")))?;
-    relay.end()?;
-    server.stop()?;
-    Ok(())
-}
-
-fn a_relay_outlives_its_server(_: &Shared) -> Result<()> {
-    let mut server = Server::start(Options::default())?;
-    let mut relay = Relay::start(&server, &[])?;
-    relay.begin()?;
-    let first =
-        id_of(&relay.ask(&call(1, "execute_code", &python("x = 1")))?["result"]["structuredContent"])?;
-    server.kill()?;
-    let away = relay.ask(&call(2, "execute_code", &python("x")))?;
-    assert_eq!(away["error"]["code"], -32603, "{away}");
-    server.launch()?;
-    // The server forgot the client, not its sessions.
-    let named = json!({"language": "python", "code": "x + 1", "session_id": first});
-    let again = relay.ask(&call(3, "execute_code", &named))?;
-    assert_eq!(again["result"]["structuredContent"]["value"], "2", "{again}");
-    let Relay { mut child, input, .. } = relay;
-    drop(input);
-    child.wait()?;
-    server.stop()?;
-    Ok(())
-}
-
-/// As when the client's whole machine goes: nothing is said, the connection is just gone.
-fn a_killed_relay_ends_its_call(_: &Shared) -> Result<()> {
-    let server = Server::start(Options::default())?;
-    let client = server.client()?;
-    let session = client.session(&json!({}))?;
-    let mut relay = Relay::start(&server, &[])?;
-    let arguments = json!({"language": "python", "code": "while True: pass", "session_id": session});
-    let params = json!({"name": "execute_code", "arguments": arguments});
-    relay.say(&Mcp::without_session(&client).message(1, "tools/call", &params))?;
-    soon("it runs", || Ok(execution(&client, &session)?.as_deref() == Some("running")))?;
-    relay.child.kill()?;
-    relay.child.wait()?;
-    soon("it is cancelled", || Ok(execution(&client, &session)?.as_deref() == Some("cancelled")))?;
     server.stop()?;
     Ok(())
 }

@@ -3,14 +3,11 @@
 No client brings a browser: what they drive is the session's, in its cell.
 """
 
-import contextlib
-import http.server
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 
@@ -23,30 +20,12 @@ PAGE = b"""<!doctype html><title>Order</title>
 <input type=file><button>Send</button></form><a href=/file.csv download>List</a>"""
 
 
-class Site(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        path, _, query = self.path.partition("?")
-        kind, body = "text/html", PAGE
-        if path == "/sent":
-            body = f"<title>Sent</title><p>{query}</p>".encode()
-        elif path == "/file.csv":
-            kind, body = "text/csv", b"1,2\n"
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@contextlib.contextmanager
-def site():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+def answer(path, query, *_):
+    if path == "/sent":
+        return "text/html", f"<title>Sent</title><p>{query}</p>".encode()
+    if path == "/file.csv":
+        return "text/csv", b"1,2\n"
+    return "text/html", PAGE
 
 
 class Api:
@@ -168,7 +147,7 @@ def node(api, session):
 
 
 def main():
-    with site() as host, server.running(f'[egress]\nallow_private = ["{host}"]\n') as running:
+    with server.site(answer) as host, server.running(server.reaching(host)) as running:
         api = Api(running, host)
         with sync_playwright() as playwright:
             session = drives(api, playwright)

@@ -34,6 +34,7 @@ function caller(client) {
 
 const PAGE =
     'data:text/html,<title>Order</title><label>Name <input id=who></label>' +
+    '<label>List <input type=file id=list></label>' +
     '<label>Size <select id=size><option>small<option>large</select></label>' +
     `<button onclick="out.textContent=prompt('sure?')+who.value+size.value">Order</button><output id=out></output>`;
 
@@ -52,6 +53,9 @@ async function browserTools({ call, data }, session_id) {
     const seen = await data('browser_wait_for', { text: 'yesAdalarge', session_id });
     assert.ok(seen.snapshot.includes('yesAdalarge'), JSON.stringify(seen));
     assert.equal((await data('browser_evaluate', { expression: '6 * 7', session_id })).value, '42');
+    await data('write_files', { files: [{ path: 'given.txt', content: 'given' }], session_id });
+    await data('browser_file_upload', { target: { label: 'List' }, paths: ['given.txt'], session_id });
+    assert.equal((await data('browser_evaluate', { expression: 'list.files[0].text()', session_id })).value, '"given"');
     assert.equal((await call('browser_take_screenshot', { session_id })).content[1].type, 'image');
     assert.equal((await data('browser_tabs', { action: 'list', session_id })).tabs.length, 1);
     assert.equal((await data('browser_navigate_back', { session_id })).url, 'about:blank');

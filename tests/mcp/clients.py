@@ -56,6 +56,7 @@ class Caller:
 
 PAGE = (
     "data:text/html,<title>Order</title><label>Name <input id=who></label>"
+    "<label>List <input type=file id=list></label>"
     "<label>Size <select id=size><option>small<option>large</select></label>"
     "<button onclick=\"out.textContent=prompt('sure?')+who.value+size.value\">Order</button><output id=out></output>"
 )
@@ -76,6 +77,9 @@ async def browser_tools(call):
     seen = await call.data("browser_wait_for", text="yesAdalarge")
     assert "yesAdalarge" in seen["snapshot"], seen
     assert (await call.data("browser_evaluate", expression="6 * 7"))["value"] == "42"
+    await call.data("write_files", files=[{"path": "given.txt", "content": "given"}])
+    await call.data("browser_file_upload", target={"label": "List"}, paths=["given.txt"])
+    assert (await call.data("browser_evaluate", expression="list.files[0].text()"))["value"] == '"given"'
     picture = await call("browser_take_screenshot", **call.session)
     assert picture.content[1].type == "image"
     assert len((await call.data("browser_tabs", action="list"))["tabs"]) == 1

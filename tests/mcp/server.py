@@ -1,10 +1,12 @@
-"""A server of the programs that were built, in a directory of its own."""
+"""A server of the programs that were built, in a directory of its own, and a web site for its browsers."""
 
 import contextlib
+import http.server
 import os
 import pathlib
 import subprocess
 import tempfile
+import threading
 
 PROGRAM = pathlib.Path(os.environ["CARGO_TARGET_DIR"]) / "release" / "anchorhold"
 READY = "anchorhold is ready on "
@@ -42,3 +44,35 @@ def running(settings=""):
             finally:
                 process.terminate()
                 process.stdout.read()
+
+
+@contextlib.contextmanager
+def site(answer):
+    """Serves a site on loopback to the end of the block, and says its host. `answer(path, query, headers, posted)` is a kind
+    and a body; what was posted is None where nothing was."""
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        def do_GET(self, posted=None):
+            path, _, query = self.path.partition("?")
+            kind, body = answer(path, query, self.headers, posted)
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self):
+            self.do_GET(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+def reaching(host):
+    """Settings of an operator who lets sessions list a host of this machine."""
+    return f'[egress]\nallow_private = ["{host}"]\n'

@@ -78,6 +78,18 @@ pub fn cell_processes(needle: &str) -> Vec<u32> {
     pids.into_iter().collect()
 }
 
+/// Processes of cells of a server that wait for sessions: their groups are directly below the server's.
+pub fn waiting_cells(cgroup: &str) -> Vec<u32> {
+    let waits = |path: &PathBuf| {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        name.starts_with("c-") && path.parent().is_some_and(|above| above.ends_with(cgroup))
+    };
+    let cells = cgroups(cgroup).into_iter().filter(waits);
+    let text: String = cells.filter_map(|p| fs::read_to_string(p.join("cgroup.procs")).ok()).collect();
+    let pids: BTreeSet<u32> = text.lines().filter_map(|l| l.parse().ok()).collect();
+    pids.into_iter().collect()
+}
+
 /// What must be the same before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footprint {

@@ -16,7 +16,7 @@ use super::body::Query;
 use super::error::{Code, Problem};
 use super::file::{describe, impatient, length};
 use super::openapi::{Archives, Cells, Exclusive, Found, Live, Paths, Regular, Uploads, sent};
-use super::{Caller, Door, SessionAt, json};
+use super::{Caller, Door, SessionAt, json, key_for};
 use crate::service::ArchiveRequest;
 use crate::words::words;
 use anchorhold_sandbox::{ArchiveFormat, WorkspacePath};
@@ -25,6 +25,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 words!(
@@ -108,7 +109,7 @@ fn query(uri: &Uri) -> Result<(WorkspacePath, Option<Format>), Problem> {
 /// leave the directory and what contradicts itself are refused.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/archive", tag = "Files", operation_id = "unpack_archive",
-    params(sent::SessionPath, sent::ArchiveQuery),
+    params(sent::SessionPath, sent::ArchiveQuery, sent::Once),
     request_body(content = Option<sent::Bytes>, content_type = "application/octet-stream"),
     responses(
         (status = 201, description = "What it held.", body = UnpackedBody),
@@ -127,11 +128,12 @@ pub(super) async fn unpack(
         named => named,
     };
     let length = length(request.headers())?;
-    let archive = ArchiveRequest { path, format: format.map(ArchiveFormat::from), length };
+    let asked = format!("{} {path}", format.map_or("", Format::as_str));
+    let key = key_for(request.headers(), Sha256::digest(asked).into())?;
+    let archive = ArchiveRequest { path: path.clone(), format: format.map(ArchiveFormat::from), length };
     let body = impatient(request.into_body());
-    let unpacked = door.service.unpack(&tenant, session, &archive, body).await?;
-    let path = archive.path.as_str();
-    let body = UnpackedBody { path, entries: unpacked.entries, size: unpacked.bytes };
+    let unpacked = door.service.unpack(&tenant, session, archive, key, body).await?;
+    let body = UnpackedBody { path: path.as_str(), entries: unpacked.entries, size: unpacked.bytes };
     Ok(json(StatusCode::CREATED, &body))
 }
 

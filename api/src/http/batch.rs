@@ -14,10 +14,11 @@ use super::body::{Fields, Object};
 use super::error::Problem;
 use super::execution::content;
 use super::openapi::{Cells, Exclusive, Found, Live, Paths, Regular, sent};
-use super::{Caller, Door, SessionAt, ok};
+use super::{Caller, Door, SessionAt, key, ok};
 use crate::words::words;
 use anchorhold_sandbox::{Change, WorkspacePath};
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -55,7 +56,7 @@ struct BatchBody {
 /// runs meanwhile may see the first before the last.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/files:batch", tag = "Files", operation_id = "change_files",
-    params(sent::SessionPath),
+    params(sent::SessionPath, sent::Once),
     request_body = sent::BatchRequest,
     responses(
         (status = 200, description = "All were made.", body = BatchBody),
@@ -66,8 +67,10 @@ pub(super) async fn apply(
     State(door): State<Door>,
     Caller(tenant): Caller,
     SessionAt(session): SessionAt,
+    headers: HeaderMap,
     object: Object,
 ) -> Result<Response, Problem> {
+    let key = key(&headers, &object)?;
     let changes = object.read(|fields| {
         let Some(operations) = fields.list("operations", OPERATIONS_MAX) else {
             fields.missing("operations");
@@ -80,7 +83,7 @@ pub(super) async fn apply(
         Some(changes)
     })?;
     let operations = changes.len();
-    door.service.batch(&tenant, session, changes).await?;
+    door.service.batch(&tenant, session, changes, key).await?;
     Ok(ok(&BatchBody { operations }))
 }
 

@@ -42,7 +42,7 @@ impl Client {
         let directory = tempfile::tempdir().unwrap();
         let audit = Audit::start(directory.path(), AuditPolicy { file_bytes: 1 << 20, files: 2 }).unwrap();
         let service = house.service(LedgerSync::Process).await;
-        let policy = McpPolicy { hosts: vec!["localhost".into()], origins: Vec::new() };
+        let policy = McpPolicy::at(&["localhost"]);
         let mcp = mcp::Endpoint::new(service.clone(), audit.clone(), &policy);
         let router = router(service, audit, mcp, names::Names::new(&policy), None);
         Self { router, _house: house, _audit: directory }

@@ -1,6 +1,8 @@
 //! The one writer. Whatever waits while a transaction is under way goes into the next one together.
 
-use super::{Closing, Ledger, LedgerError, Made, NewExecution, Once, Place, Report, SessionRow, stored};
+use super::{
+    Closing, FilesMade, Ledger, LedgerError, Made, NewExecution, Once, Place, Report, SessionRow, stored,
+};
 use crate::price::{Plan, Used};
 use crate::service::{Defaults, derived_id};
 use crate::words::{CloseReason, ExecutionStatus};
@@ -143,6 +145,11 @@ static END_SESSION: Sql = sql!(
     "DELETE FROM contexts WHERE session_id = ?"
 );
 static SAVE_CONTEXT: Sql = sql!(insert_context!());
+static REMEMBER: Sql = sql!(insert_remembered!());
+static REMEMBER_END: Sql =
+    sql!("UPDATE remembered SET answer = ?4 WHERE tenant = ?1 AND route = ?2 AND key = ?3");
+static FORGET: Sql = sql!("DELETE FROM remembered WHERE tenant = ? AND route = ? AND key = ?");
+
 static SAVE_CONTEXT_ONCE: Sql = sql!(insert_context!(), insert_remembered!());
 static DELETE_CONTEXT: Sql = sql!("DELETE FROM contexts WHERE session_id = ? AND place = ?");
 
@@ -345,13 +352,12 @@ impl Binder {
     }
 
     fn once(self, once: &Once, subject: String, answer: Option<String>, now_us: i64) -> Self {
-        self.bind(once.tenant.clone())
-            .bind(once.route.clone())
-            .bind(once.key.clone())
-            .bind(once.hash.to_vec())
-            .bind(subject)
-            .bind(answer)
-            .bind(now_us)
+        self.name(once).bind(once.hash.to_vec()).bind(subject).bind(answer).bind(now_us)
+    }
+
+    /// By which a request with a key is found again.
+    fn name(self, once: &Once) -> Self {
+        self.bind(once.tenant.clone()).bind(once.route.clone()).bind(once.key.clone())
     }
 }
 
@@ -587,6 +593,29 @@ impl Ledger {
                 self.writer.write(&SAVE_CONTEXT_ONCE, values).await
             }
         }
+    }
+
+    /// Files of a session are about to be changed by a request with a key. Until [`Ledger::files_made`] or
+    /// [`Ledger::files_unchanged`] it is not known whether they were.
+    pub async fn change_files(
+        &self,
+        session: SessionId,
+        once: &Once,
+        now_us: i64,
+    ) -> Result<(), LedgerError> {
+        let values = Binder::default().made(once, session.to_string(), &Made::Files(None), now_us)?;
+        self.writer.write(&REMEMBER, values).await
+    }
+
+    /// The changes were made.
+    pub async fn files_made(&self, once: &Once, made: FilesMade) -> Result<(), LedgerError> {
+        let answer = serde_json::to_string(&Made::Files(Some(made)))?;
+        self.writer.write(&REMEMBER_END, Binder::default().name(once).bind(answer)).await
+    }
+
+    /// The changes were refused: as if nobody had asked.
+    pub async fn files_unchanged(&self, once: &Once) -> Result<(), LedgerError> {
+        self.writer.write(&FORGET, Binder::default().name(once)).await
     }
 
     /// A context is not wanted any more.

@@ -188,6 +188,17 @@ pub(super) struct HandleDialog {
     session_id: Option<String>,
 }
 
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileUpload {
+    /// The file field.
+    target: Place,
+    /// Files of /workspace, as data/a.csv or /workspace/data/a.csv; 1 to 64, and one only where the field takes one.
+    paths: Vec<String>,
+    /// The session; where omitted the current one.
+    session_id: Option<String>,
+}
+
 /// What the browser did, and where it is.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Seen {
@@ -366,6 +377,11 @@ impl Call<'_> {
 
     pub(super) async fn browser_handle_dialog(&self, asked: HandleDialog) -> Result<Done, Problem> {
         let action = json!({"type": "dialog", "accept": asked.accept, "text": asked.text});
+        self.browse(asked.session_id, vec![action], Glance::Yes).await
+    }
+
+    pub(super) async fn browser_file_upload(&self, asked: FileUpload) -> Result<Done, Problem> {
+        let action = json!({"type": "upload", "target": asked.target.target()?, "paths": asked.paths});
         self.browse(asked.session_id, vec![action], Glance::Yes).await
     }
 

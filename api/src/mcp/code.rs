@@ -291,40 +291,21 @@ fn request(asked: ExecuteCode) -> Result<ExecutionRequest, Problem> {
             .ok_or_else(|| invalid("context: must be 1 to 64 of A-Z a-z 0-9 _ . -, or an id (ctx_…)"))?,
     };
     Ok(ExecutionRequest {
-        language: asked.language.into(),
-        engine: None,
         runtime: asked.runtime,
         context,
-        reset_context: false,
         timeout_us: span("timeout_seconds", asked.timeout_seconds)?,
-        env: Vec::new(),
-        cwd: None,
         stdin: asked.stdin.unwrap_or_default().into_bytes(),
-        stdin_open: false,
-        code: asked.code,
         background: asked.background,
         // By which dropping the call cancels it. In an MCP session a lost connection does not drop calls.
         on_disconnect: OnDisconnect::Cancel,
+        ..ExecutionRequest::new(asked.language.into(), asked.code)
     })
 }
 
 /// A command line, which a shell of its own reads.
 fn command(line: &str) -> ExecutionRequest {
-    ExecutionRequest {
-        language: Language::Command,
-        engine: None,
-        runtime: None,
-        context: ContextName::default(),
-        reset_context: false,
-        timeout_us: None,
-        env: Vec::new(),
-        cwd: None,
-        stdin: Vec::new(),
-        stdin_open: false,
-        code: Value::from(["bash", "-c", line].as_slice()).to_string(),
-        background: false,
-        on_disconnect: OnDisconnect::Cancel,
-    }
+    let code = Value::from(["bash", "-c", line].as_slice()).to_string();
+    ExecutionRequest { on_disconnect: OnDisconnect::Cancel, ..ExecutionRequest::new(Language::Command, code) }
 }
 
 fn directory(path: Option<&str>) -> Result<Option<WorkspacePath>, Problem> {

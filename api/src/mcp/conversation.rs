@@ -18,13 +18,13 @@ use rmcp::model::{
     ReadResourceRequestParams, ReadResourceResponse, ServerConfig,
 };
 use rmcp::service::RequestContext;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::json;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A session that was made because a call named none is over when nothing happened in it for as long.
-const UNNAMED_IDLE_US: u64 = 30 * 60 * 1_000_000;
 /// What a model is told once.
 const INSTRUCTIONS: &str = "\
     Runs untrusted Python, JavaScript and TypeScript, and drives a browser, in isolated sessions. A session has files in \
@@ -36,6 +36,7 @@ pub(super) struct Conversation {
     house: Arc<House>,
     owner: Tenant,
     places: Arc<Semaphore>,
+    known: Arc<LocalSessionManager>,
     memory: tokio::sync::Mutex<Memory>,
     loudness: Mutex<Loudness>,
 }
@@ -78,9 +79,31 @@ pub(super) struct Call<'a> {
 }
 
 impl Conversation {
-    pub(super) fn new(house: Arc<House>, owner: Tenant, places: Arc<Semaphore>) -> Self {
+    /// Of a tenant, with its places for MCP sessions and those that there are.
+    pub(super) fn new(
+        house: Arc<House>,
+        owner: Tenant,
+        places: Arc<Semaphore>,
+        known: Arc<LocalSessionManager>,
+    ) -> Self {
         let memory = tokio::sync::Mutex::new(Memory::Without);
-        Self { house, owner, places, memory, loudness: Mutex::default() }
+        Self { house, owner, places, known, memory, loudness: Mutex::default() }
+    }
+
+    /// Keeps the MCP session while a call runs in it: the protocol's side ends one in which nothing is said for a while,
+    /// and a program may say nothing for longer.
+    async fn stay(&self, context: &RequestContext<RoleServer>) -> Infallible {
+        let head = context.extensions.get::<Parts>();
+        let id = head.and_then(|head| head.headers.get("mcp-session-id")?.to_str().ok());
+        loop {
+            tokio::time::sleep(self.house.idle / 4).await;
+            let Some(id) = id else { continue };
+            let session = self.known.sessions.read().await.get(id).cloned();
+            if let Some(session) = session {
+                // There is no such stream. That something is asked is all that counts.
+                let _gone = session.close_request_wise_channel(u64::MAX).await;
+            }
+        }
     }
 
     pub(super) fn call(&self, context: &RequestContext<RoleServer>) -> Result<Call<'_>, ErrorData> {
@@ -150,6 +173,7 @@ impl ServerHandler for Conversation {
             outcome = call.run(tool, request.arguments.unwrap_or_default()) => outcome,
             // Dropping the call has cancelled what it waited for.
             () = context.ct.cancelled() => Err(Problem::new(Code::Conflict, "the call was cancelled")),
+            never = self.stay(&context) => match never {},
         };
         call.note(tool.as_str(), &outcome);
         Ok(match outcome {
@@ -233,6 +257,7 @@ impl Call<'_> {
             Tool::BrowserTabs => self.browser_tabs(arguments(given)?).await,
             Tool::BrowserEvaluate => self.browser_evaluate(arguments(given)?).await,
             Tool::BrowserHandleDialog => self.browser_handle_dialog(arguments(given)?).await,
+            Tool::BrowserFileUpload => self.browser_file_upload(arguments(given)?).await,
             Tool::BrowserClose => self.browser_close(arguments(given)?).await,
             Tool::SessionCreate => self.session_create(arguments(given)?).await,
             Tool::SessionGet => self.session_get(arguments(given)?).await,
@@ -273,7 +298,8 @@ impl Call<'_> {
         let (service, tenant) = (self.service(), self.tenant());
         let request = SessionRequest {
             ttl_us: Some(service.policy().ttl_us_max),
-            idle_timeout_us: Some(UNNAMED_IDLE_US),
+            // Without an MCP session nothing else tells that its client is gone.
+            idle_timeout_us: u64::try_from(self.conversation.house.idle.as_micros()).ok(),
             // Nobody knows yet whether it will have one.
             limits: browser::limits(RequestedLimits::default()),
             ..SessionRequest::default()

@@ -9,7 +9,8 @@ use crate::http::usage::{GroupBy, group_name};
 use crate::ledger::{Totals, UsageGroup, UsageLine, UsageQuery};
 use crate::service::{SessionRequest, SessionView, browser};
 use crate::words::{CloseReason, Runtime, SessionStatus};
-use anchorhold_sandbox::RequestedLimits;
+use anchorhold_egress::Pattern;
+use anchorhold_sandbox::{HOSTS_MAX, Network, RequestedLimits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,28 @@ pub(super) struct SessionCreate {
     disk_bytes: Option<u64>,
     /// The longest time of one execution in the foreground.
     execution_seconds: Option<f64>,
+    /// What its browser and its programs may reach; nothing where omitted.
+    network: Option<Reach>,
+}
+
+/// A network, asked for and answered.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Reach {
+    /// Nothing, the listed hosts, or every public address.
+    mode: Mode,
+    /// For allow: as example.org, *.example.org or 127.0.0.1:8080. Ports 80 and 443 where none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<String>,
+}
+
+// No comments on the variants: they would make the schema a union.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    None,
+    Allow,
+    Public,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -76,6 +99,7 @@ pub(super) struct Session {
     memory_bytes: u64,
     disk_bytes: u64,
     execution_seconds: u64,
+    network: Reach,
     usage: Sum,
 }
 
@@ -127,8 +151,41 @@ impl From<SessionView> for Session {
             memory_bytes: row.terms.limits.memory_bytes,
             disk_bytes: row.terms.limits.disk_bytes,
             execution_seconds: row.terms.limits.execution_us / 1_000_000,
+            network: row.terms.network.into(),
             usage: view.totals.into(),
         }
+    }
+}
+
+impl From<Network> for Reach {
+    fn from(network: Network) -> Self {
+        match network {
+            Network::None => Self { mode: Mode::None, hosts: Vec::new() },
+            Network::Allow(hosts) => Self { mode: Mode::Allow, hosts },
+            Network::Public => Self { mode: Mode::Public, hosts: Vec::new() },
+        }
+    }
+}
+
+impl TryFrom<Reach> for Network {
+    type Error = Problem;
+
+    /// That a host may be listed does not mean that the operator allows it.
+    fn try_from(asked: Reach) -> Result<Self, Problem> {
+        if (asked.mode == Mode::Allow) == asked.hosts.is_empty() {
+            return Err(invalid("network.hosts: is needed for the mode allow, and for no other"));
+        }
+        if asked.hosts.len() > HOSTS_MAX {
+            return Err(invalid(format!("network.hosts: at most {HOSTS_MAX}")));
+        }
+        for host in &asked.hosts {
+            host.parse::<Pattern>().map_err(|error| invalid(format!("network.hosts: {error}")))?;
+        }
+        Ok(match asked.mode {
+            Mode::None => Self::None,
+            Mode::Allow => Self::Allow(asked.hosts),
+            Mode::Public => Self::Public,
+        })
     }
 }
 
@@ -156,8 +213,9 @@ impl Call<'_> {
         };
         let limits = browser::limits(limits);
         let ttl_us = span("ttl_seconds", asked.ttl_seconds)?;
-        let id =
-            self.make_session(SessionRequest { name, ttl_us, limits, ..SessionRequest::default() }).await?;
+        let network = asked.network.map_or(Ok(Network::None), Network::try_from)?;
+        let request = SessionRequest { name, ttl_us, limits, network, ..SessionRequest::default() };
+        let id = self.make_session(request).await?;
         self.show_session(self.service().session(self.tenant(), id).await?)
     }
 

@@ -43,7 +43,7 @@ async fn serve(door: impl FnOnce(Service, Audit, &McpPolicy) -> Endpoint) -> Soc
     let audit = Audit::start(directory.path(), AuditPolicy { file_bytes: 1 << 20, files: 2 }).unwrap();
     let service = model.service(LedgerSync::Process).await;
     // The suite also calls as a page of this server would.
-    let policy = McpPolicy { hosts: vec!["127.0.0.1".into()], origins: vec![format!("http://{address}")] };
+    let policy = McpPolicy { origins: vec![format!("http://{address}")], ..McpPolicy::at(&["127.0.0.1"]) };
     let door = door(service.clone(), audit.clone(), &policy);
     let names = http::names::Names::new(&policy);
     let router =

@@ -60,6 +60,8 @@ words!(
         BrowserEvaluate = "browser_evaluate",
         /// Answers a dialog.
         BrowserHandleDialog = "browser_handle_dialog",
+        /// Gives files to a page.
+        BrowserFileUpload = "browser_file_upload",
         /// Ends the browser.
         BrowserClose = "browser_close",
         /// Makes a session.
@@ -119,6 +121,7 @@ impl Tool {
             | Self::BrowserTabs
             | Self::BrowserEvaluate
             | Self::BrowserHandleDialog
+            | Self::BrowserFileUpload
             | Self::BrowserClose => Profile::Browser,
         }
     }
@@ -145,7 +148,10 @@ impl Tool {
             | Self::BrowserTabs
             | Self::BrowserEvaluate
             | Self::BrowserHandleDialog => Effect::Changes(false),
-            Self::BrowserNavigate | Self::BrowserTakeScreenshot | Self::BrowserClose => Effect::Changes(true),
+            Self::BrowserNavigate
+            | Self::BrowserTakeScreenshot
+            | Self::BrowserFileUpload
+            | Self::BrowserClose => Effect::Changes(true),
             Self::StopTask | Self::WriteFiles | Self::RemoveFiles | Self::SessionClose => {
                 Effect::Changes(true)
             }
@@ -176,6 +182,7 @@ impl Tool {
             Self::BrowserTabs => "Manage tabs",
             Self::BrowserEvaluate => "Run JavaScript in the page",
             Self::BrowserHandleDialog => "Answer a dialog",
+            Self::BrowserFileUpload => "Give files to a page",
             Self::BrowserClose => "Close the browser",
             Self::SessionCreate => "Make a session",
             Self::SessionGet => "Look at a session",
@@ -218,7 +225,7 @@ impl Tool {
             Self::ListFiles => "Lists a directory of /workspace.",
             Self::RemoveFiles => "Removes files of /workspace, or whole directories when recursive is true.",
             Self::BrowserNavigate => {
-                "Opens a URL in the session's browser and answers a snapshot of the page. The network is the session's: without one only data: URLs open."
+                "Opens a URL in the session's browser and answers a snapshot of the page. The network is the session's (session_create): without one only data: URLs open."
             }
             Self::BrowserNavigateBack => "Goes one page back and answers a snapshot.",
             Self::BrowserSnapshot => {
@@ -244,12 +251,17 @@ impl Tool {
             Self::BrowserHandleDialog => {
                 "Answers the open alert, confirm or prompt. Nothing else works before."
             }
+            Self::BrowserFileUpload => {
+                "Gives files of /workspace to a page's file field, instead of those it had; answers a snapshot. \
+                 Do not click anything first: the target is the field itself, by its ref, \
+                 or by the selector input[type=file] where the page hides it behind a button."
+            }
             Self::BrowserClose => {
                 "Ends the session's browser with its pages and cookies; the session goes on."
             }
             Self::SessionCreate => {
-                "Makes a new, empty session with limits of its own. \
-                 Only needed for other limits or a second workspace: every other tool makes one when there is none."
+                "Makes a new, empty session, the current one from then on. \
+                 Only needed for a network, other limits or a second workspace: every other tool makes one when there is none."
             }
             Self::SessionGet => "Answers a session's state, limits, end of life and cost so far.",
             Self::SessionClose => {
@@ -283,6 +295,7 @@ impl Tool {
             Self::BrowserTabs => schemas::<browser::Tabs, browser::Seen>(),
             Self::BrowserEvaluate => schemas::<browser::Evaluate, browser::Seen>(),
             Self::BrowserHandleDialog => schemas::<browser::HandleDialog, browser::Seen>(),
+            Self::BrowserFileUpload => schemas::<browser::FileUpload, browser::Seen>(),
             Self::BrowserClose => schemas::<browser::OfSession, browser::Closed>(),
             Self::SessionCreate => schemas::<session::SessionCreate, session::Session>(),
             Self::SessionGet => schemas::<session::SessionGet, session::Session>(),

@@ -21,19 +21,11 @@ pub fn actions(
     on_disconnect: OnDisconnect,
 ) -> ExecutionRequest {
     ExecutionRequest {
-        language: Language::Browser,
-        engine: None,
         runtime: Some(Runtime::Native),
         context: ContextName::Name(CONTEXT.to_owned()),
-        reset_context: false,
         timeout_us,
-        env: Vec::new(),
-        cwd: None,
-        stdin: Vec::new(),
-        stdin_open: false,
-        code: Value::Array(actions).to_string(),
-        background: false,
         on_disconnect,
+        ..ExecutionRequest::new(Language::Browser, Value::Array(actions).to_string())
     }
 }
 

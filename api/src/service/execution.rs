@@ -97,6 +97,27 @@ pub struct ExecutionRequest {
     pub on_disconnect: OnDisconnect,
 }
 
+impl ExecutionRequest {
+    /// A program with nothing else said about it.
+    pub fn new(language: Language, code: String) -> Self {
+        Self {
+            language,
+            engine: None,
+            runtime: None,
+            context: ContextName::default(),
+            reset_context: false,
+            timeout_us: None,
+            env: Vec::new(),
+            cwd: None,
+            stdin: Vec::new(),
+            stdin_open: false,
+            code,
+            background: false,
+            on_disconnect: OnDisconnect::Continue,
+        }
+    }
+}
+
 /// A session for one execution.
 #[derive(Debug, Clone)]
 pub struct RunRequest {

@@ -1,7 +1,9 @@
 //! Files of a session's workspace. Its files cell does everything; nothing here opens a path.
 
-use super::live::Live;
-use super::{Refusal, Service};
+use super::live::{Live, lock};
+use super::once::Answer;
+use super::{Await, Key, Refusal, Service, now_us};
+use crate::ledger::{FilesMade, Made};
 use crate::tenant::Tenant;
 use anchorhold_sandbox::{
     ArchiveFormat, Change, Download, Entry, Error, FileBody, FileError, Part, SessionId, Unpacked,
@@ -9,9 +11,13 @@ use anchorhold_sandbox::{
 };
 use base64::Engine as _;
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt as _};
+use futures_util::stream::Fuse;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use sha2::{Digest as _, Sha256};
 use std::io;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 /// The most that files answered with a run take together, in base64.
 pub(super) const RETURNED_BYTES_MAX: usize = 16 << 20;
@@ -81,23 +87,96 @@ impl Service {
         tenant: &Tenant,
         session: SessionId,
         changes: Vec<Change>,
+        key: Option<Key>,
     ) -> Result<(), Refusal> {
-        self.accepting()?;
-        Ok(self.workspace(tenant, session).await?.cells.batch(changes).await?)
+        let made = self.change_once(tenant, session, "files", key, |live| async move {
+            live.cells.batch(changes).await.map(|()| FilesMade::Batch)
+        });
+        match made.await? {
+            FilesMade::Batch => Ok(()),
+            FilesMade::Archive { .. } => Err(Refusal::Internal),
+        }
     }
 
-    /// Unpacks an archive below a directory.
+    /// Unpacks an archive below a directory. `key` is of the request without its body.
     pub async fn unpack(
         &self,
         tenant: &Tenant,
         session: SessionId,
-        archive: &ArchiveRequest,
-        body: impl Stream<Item = io::Result<Bytes>> + Send,
+        archive: ArchiveRequest,
+        key: Option<Key>,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<Unpacked, Refusal> {
-        self.accepting()?;
         let ArchiveRequest { path, format, length } = archive;
-        let live = self.workspace(tenant, session).await?;
-        Ok(live.cells.unpack(path, *format, *length, body).await?)
+        // The body is still to come when it is decided whether a request is the first with its key: then it is unpacked,
+        // else only compared.
+        let body = Arc::new(Mutex::new(Some(Digested::of(body, key.is_some()))));
+        let first = body.clone();
+        let keyed = key.is_some();
+        let made = self.change_once(tenant, session, "archive", key, move |live| async move {
+            let mut body = lock(&first).take().ok_or(Error::Unavailable)?;
+            let Unpacked { entries, bytes } = live.cells.unpack(&path, format, length, &mut body).await?;
+            // An archive may end before its body does.
+            while keyed && let Some(Ok(_)) = body.next().await {}
+            let (length, digest) = body.sum();
+            Ok(FilesMade::Archive { entries, bytes, length, digest })
+        });
+        let FilesMade::Archive { entries, bytes, length, digest } = made.await? else {
+            return Err(Refusal::Internal);
+        };
+        let unread = lock(&body).take();
+        if let Some(mut again) = unread {
+            while again.length <= length
+                && let Some(read) = again.next().await
+            {
+                read.map_err(|_| Refusal::File(FileError::Incomplete))?;
+            }
+            if again.sum() != (length, digest) {
+                return Err(Refusal::KeyConflict);
+            }
+        }
+        Ok(Unpacked { entries, bytes })
+    }
+
+    /// Changes files, once under a key. That they are about to be changed is recorded before, and what came of it after:
+    /// whoever asks again after a crash in between is told that nobody knows.
+    async fn change_once<F>(
+        &self,
+        tenant: &Tenant,
+        session: SessionId,
+        route: &str,
+        key: Option<Key>,
+        change: impl FnOnce(Arc<Live>) -> F + Send + 'static,
+    ) -> Result<FilesMade, Refusal>
+    where
+        F: Future<Output = Result<FilesMade, Error>> + Send,
+    {
+        let (service, tenant) = (self.clone(), tenant.clone());
+        let once = key.map(|key| key.of(tenant.id(), format!("{route}/{session}")));
+        let answer = self.at_most_once(once.clone(), Await::End, async move {
+            service.accepting()?;
+            let live = service.workspace(&tenant, session).await?;
+            let Some(once) = once else { return Ok(Answer::Made(Made::Files(Some(change(live).await?)))) };
+            let ledger = &service.0.ledger;
+            ledger.change_files(session, &once, now_us()).await?;
+            let changed = change(live).await;
+            match &changed {
+                Ok(made) => ledger.files_made(&once, made.clone()).await,
+                // Its cell died: perhaps they were made.
+                Err(Error::Lost) => Ok(()),
+                Err(_) => ledger.files_unchanged(&once).await,
+            }
+            // Made or refused, it is told as it is; who asks again will hear that nobody knows.
+            .unwrap_or_else(|error| tracing::warn!(%error, "what came of a change is not recorded"));
+            Ok(Answer::Made(Made::Files(Some(changed?))))
+        });
+        match answer.await? {
+            Answer::Made(Made::Files(Some(made))) => Ok(made),
+            Answer::Made(Made::Files(None)) => Err(Refusal::Conflict(
+                "an earlier request with this key was cut off, and it is not known whether it changed files",
+            )),
+            _ => Err(Refusal::Internal),
+        }
     }
 
     /// Packs what is below a directory.
@@ -159,6 +238,37 @@ impl Service {
             live.set_used();
         }
         Ok(live)
+    }
+}
+
+/// A body, and what of it was read, where that is of interest.
+struct Digested<S> {
+    body: Pin<Box<Fuse<S>>>,
+    length: u64,
+    hasher: Option<Sha256>,
+}
+
+impl<S: Stream> Digested<S> {
+    fn of(body: S, wanted: bool) -> Self {
+        Self { body: Box::pin(body.fuse()), length: 0, hasher: wanted.then(Sha256::new) }
+    }
+
+    /// Length and SHA-256.
+    fn sum(self) -> (u64, [u8; 32]) {
+        (self.length, self.hasher.map_or([0; 32], |hasher| hasher.finalize().into()))
+    }
+}
+
+impl<S: Stream<Item = io::Result<Bytes>>> Stream for Digested<S> {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let read = self.body.as_mut().poll_next(context);
+        if let (Poll::Ready(Some(Ok(bytes))), Some(hasher)) = (&read, &mut self.hasher) {
+            hasher.update(bytes);
+            self.length += bytes.len() as u64;
+        }
+        read
     }
 }
 

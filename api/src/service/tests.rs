@@ -117,21 +117,7 @@ impl Life {
 }
 
 fn program(code: &str) -> ExecutionRequest {
-    ExecutionRequest {
-        language: Language::Python,
-        engine: None,
-        runtime: None,
-        context: ContextName::Name("default".into()),
-        reset_context: false,
-        timeout_us: None,
-        env: Vec::new(),
-        cwd: None,
-        stdin: Vec::new(),
-        stdin_open: false,
-        background: false,
-        code: code.into(),
-        on_disconnect: OnDisconnect::Continue,
-    }
+    ExecutionRequest::new(Language::Python, code.into())
 }
 
 fn key(text: &str, hash: u8) -> Option<Key> {

@@ -59,7 +59,9 @@ impl Book {
 
     /// Ways in which the server failed, with how often.
     pub fn faults(&self) -> Vec<String> {
-        let refused = self.refused().into_iter().filter(|(code, _)| FAULTS.contains(code));
+        // A program that must succeed does not fail by itself.
+        let fault = |code: &str| FAULTS.contains(&code) || code.starts_with("failed");
+        let refused = self.refused().into_iter().filter(|(code, _)| fault(code));
         refused.map(|(code, count)| format!("{code} × {count}")).collect()
     }
 
@@ -146,6 +148,7 @@ mod tests {
         let (refused, failed) = (book("capacity"), book("internal"));
         assert!(refused.faults().is_empty());
         assert_eq!(failed.faults(), ["internal × 2"]);
+        assert_eq!(book("failed INTERPRETER_DIED").faults(), ["failed INTERPRETER_DIED × 2"]);
         let table = refused.table();
         assert!(table.contains("\nramp · run "), "{table}");
         assert!(table.contains("capacity × 2") && table.contains("knee: 12.00 /s"), "{table}");

@@ -3,7 +3,7 @@
 use crate::http::body::{Object, Query};
 use crate::http::error::{Code, Problem};
 use crate::http::openapi::{Live, sent};
-use crate::http::{Caller, Door, SessionAt, json, names, time};
+use crate::http::{Caller, Door, SessionAt, json, key, names, time};
 use crate::service::LinkRole;
 use anchorhold_sandbox::SessionId;
 use axum::extract::{FromRequestParts as _, State};
@@ -48,6 +48,11 @@ pub(in crate::http) async fn link(
     headers: HeaderMap,
     object: Object,
 ) -> Result<Response, Problem> {
+    if key(&headers, &object)?.is_some() {
+        let why = "is not taken here: the answer holds a secret, which is kept nowhere. A link more than was needed ends \
+                   by itself";
+        return Err(Problem::field("Idempotency-Key", why));
+    }
     let (role, ttl_us) = object.read(|fields| {
         let role = fields.word("role", LinkRole::ALL);
         if role.is_none() {

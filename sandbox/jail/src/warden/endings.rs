@@ -83,6 +83,7 @@ impl Warden {
         session.ending.get_or_insert(cause);
         self.timers.remove(&(session.expires_at, Timer::Expiry(id)));
         for cell in session.cells.clone() {
+            self.give_up_commit(cell, cause, Refusal::Session("it ended".into()));
             self.kill(cell, cause);
         }
         for request in self.waiting.take_out(|waiting| waiting.take.session == id) {

@@ -237,7 +237,7 @@ impl Warden {
                         self.kill(id, Cause::Deadline(execution));
                     }
                 }
-                Timer::Commit(id) => self.kill(id, Cause::Ended),
+                Timer::Commit(id) => self.commit_is_due(id),
                 Timer::Expiry(session) => self.end_session(session, Cause::Expired),
                 Timer::Waiting | Timer::Refill => {}
                 Timer::Removal(id) => {

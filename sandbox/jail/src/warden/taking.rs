@@ -255,8 +255,30 @@ impl Warden {
         packet::send(&cell.hatch, &ToCell::Commit(commit), &descriptors).map_err(|e| refuse("hatch", &e))
     }
 
-    /// What a cell says before it is live. The warden reads no hatch after that.
+    /// The time is over in which a cell had to lock itself. What it said in time and nobody heard yet still counts: on a
+    /// busy machine that is us, and not the cell.
+    pub(super) fn commit_is_due(&mut self, id: CellId) {
+        self.hear_cell(id);
+        let why = Refusal::Capacity("a cell was not locked in time".into());
+        self.give_up_commit(id, Cause::Killed, why);
+    }
+
+    /// Ends a cell that is being locked, and tells who waits for it why. Any other stays as it is.
+    pub(super) fn give_up_commit(&mut self, id: CellId, cause: Cause, why: Refusal) {
+        let Some(cell) = self.cells.get(&id).filter(|cell| cell.cause.is_none()) else { return };
+        let State::Committing { tag, until, .. } = cell.state else { return };
+        self.timers.remove(&(until, Timer::Commit(id)));
+        self.unwatch(id);
+        self.kill(id, cause);
+        self.say(&FromWarden::Refused { tag, why }, vec![]);
+    }
+
+    /// What a cell says before it is live. The warden reads no hatch after that, and none of a cell that it killed: its
+    /// last words must not pass for those of a cell that can be given to somebody.
     pub(super) fn hear_cell(&mut self, id: CellId) {
+        if self.cells.get(&id).is_some_and(|cell| cell.cause.is_some()) {
+            return self.unwatch(id);
+        }
         let Some(cell) = self.cells.get_mut(&id) else { return };
         let said = loop {
             match cell.assembler.receive_next::<FromCell>(cell.hatch.as_fd()) {
