@@ -98,6 +98,9 @@ pub struct Terms {
     /// What it may reach.
     #[serde(default)]
     pub network: Network,
+    /// How large its browser's window is; width and height.
+    #[serde(default)]
+    pub viewport: Option<(u16, u16)>,
 }
 
 /// How [`Limits`] are written.

@@ -58,7 +58,7 @@ use crate::traces::Traces;
 use crate::words::{CloseReason, Runtime, SessionStatus};
 use anchorhold_sandbox::{
     Boottime, Error, ExecutionId, FileError, Id, LimitError, LimitField, Network, RequestedLimits, SessionId,
-    SessionSpec,
+    SessionSpec, Window,
 };
 use live::{Live, LiveTable};
 use once::Answer;
@@ -232,6 +232,8 @@ pub struct SessionRequest {
     pub metadata: BTreeMap<String, String>,
     /// What it may reach.
     pub network: Network,
+    /// How large its browser's window is; width and height.
+    pub viewport: Option<(u16, u16)>,
 }
 
 /// What of a session is to be changed.
@@ -512,6 +514,7 @@ impl Service {
                 env: request.env,
                 idle_timeout_us: request.idle_timeout_us,
                 network: request.network,
+                viewport: request.viewport,
             },
             walls: None,
         };
@@ -529,6 +532,7 @@ impl Service {
             limits: row.terms.limits,
             env: row.terms.env.clone(),
             network: row.terms.network.clone(),
+            window: row.terms.viewport.map_or(Window::default(), |(width, height)| Window { width, height }),
             expires_at: row.expires_boot,
         }
     }

@@ -37,7 +37,7 @@ mod fake;
 mod tests;
 
 pub use anchorhold_jail::control::{
-    Boottime, Cause, Class, Digest, DigestError, Image, Interpreter, Tombstone,
+    Boottime, Cause, Class, Digest, DigestError, Image, Interpreter, Tombstone, Window,
 };
 pub use anchorhold_jail::egress::{Decision, HOSTS_MAX, Network, Traffic, Way};
 pub use anchorhold_jail::hatch::{ArchiveFormat, Change, Dialect, Entry, EntryKind, FileError, Part};

@@ -19,7 +19,7 @@ use crate::limits::Limits;
 use crate::sandbox::{Hub, Wanted};
 use crate::usage::{Accounted, Taking};
 use crate::wires::Wires;
-use anchorhold_jail::control::{Boottime, CellInfo, ToWarden, Tombstone};
+use anchorhold_jail::control::{Boottime, CellInfo, ToWarden, Tombstone, Window};
 use anchorhold_jail::counters::Counters;
 use anchorhold_jail::egress::{Network, TrafficReader};
 use anchorhold_jail::hatch::{Execute, ToCell};
@@ -56,6 +56,8 @@ pub struct SessionSpec {
     pub env: Vec<(String, String)>,
     /// What it asked for of the network.
     pub network: Network,
+    /// How large its browser's window is.
+    pub window: Window,
     /// When the warden ends it by itself.
     pub expires_at: Boottime,
 }

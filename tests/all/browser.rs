@@ -17,6 +17,7 @@ tests!(
     nothing_is_reached_without_a_network,
     pages_are_reached_by_the_sessions_list,
     localhost_is_the_sessions_own,
+    its_window_is_as_large_as_was_asked_for,
     what_a_session_shall_reach_is_checked,
     the_walls_of_a_browser_stand,
     a_browser_that_dies_begins_anew,
@@ -291,6 +292,32 @@ fn pages_are_reached_by_the_sessions_list(_: &Shared) -> Result<()> {
     client.close(&session)?;
     client.close(&other)?;
     server.stop()?;
+    Ok(())
+}
+
+fn its_window_is_as_large_as_was_asked_for(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let size = json!({"type": "evaluate", "expression": "[innerWidth, innerHeight, devicePixelRatio]"});
+    for (browser, expected) in [
+        (json!({}), json!([1280, 720, 1])),
+        (json!({"viewport": {"width": 390, "height": 844}}), json!([390, 844, 1])),
+        (json!({"viewport": {"width": 4096, "height": 1}}), json!([4096, 1, 1])),
+    ] {
+        let session = client.session(&json!({"browser": browser}))?;
+        let actions = json!([size, {"type": "tabs", "op": "new", "url": "about:blank"}, size]);
+        let results = done(&client, &session, actions)?;
+        assert_eq!((&results[0]["value"], &results[2]["value"]), (&expected, &expected), "{browser}");
+        client.close(&session)?;
+    }
+    for (viewport, field) in [
+        (json!({"width": 390}), "browser.viewport.height"),
+        (json!({"width": 0, "height": 1}), "browser.viewport.width"),
+        (json!({"width": 1, "height": 4097}), "browser.viewport.height"),
+        (json!({"width": 1, "height": 1, "depth": 1}), "browser.viewport.depth"),
+    ] {
+        let answer = client.post("/v1/sessions", &json!({"browser": {"viewport": viewport}}))?.expect(422);
+        assert_eq!(answer["errors"][0]["field"], field, "{viewport}: {answer:#}");
+    }
     Ok(())
 }
 

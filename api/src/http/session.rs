@@ -9,7 +9,7 @@ use crate::ledger::{SessionRow, Totals};
 use crate::service::{SessionChange, SessionRequest, SessionView};
 use crate::words::{CloseReason, Runtime, SessionStatus};
 use anchorhold_egress::Pattern;
-use anchorhold_sandbox::{HOSTS_MAX, Limits, Network, RequestedLimits, Wall};
+use anchorhold_sandbox::{HOSTS_MAX, Limits, Network, RequestedLimits, Wall, Window};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
@@ -138,7 +138,8 @@ impl From<SessionView> for SessionBody {
 /// Fields of a session in a request; also those of `/v1/run`.
 pub(super) fn request(fields: &mut Fields<'_>) -> SessionRequest {
     let network = fields.object("network", network).unwrap_or_default();
-    let browser = fields.object("browser", |browser| browser.not_yet("viewport", &[])).is_some();
+    let browser = fields.object("browser", |browser| browser.object("viewport", viewport).flatten());
+    let asked_browser = browser.is_some();
     let name = fields.text("name", NAME_BYTES_MAX);
     if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
         fields.wrong("name", "must not contain control characters");
@@ -149,11 +150,29 @@ pub(super) fn request(fields: &mut Fields<'_>) -> SessionRequest {
         runtime: fields.word("runtime", Runtime::ALL),
         ttl_us: fields.seconds("ttl_seconds"),
         idle_timeout_us: fields.seconds("idle_timeout_seconds"),
-        limits: if browser { crate::service::browser::limits(asked) } else { asked },
+        limits: if asked_browser { crate::service::browser::limits(asked) } else { asked },
         env: env(fields),
         metadata: metadata(fields).unwrap_or_default(),
         network,
+        viewport: browser.flatten(),
     }
+}
+
+/// Width and height of a browser's window, in CSS pixels.
+fn viewport(fields: &mut Fields<'_>) -> Option<(u16, u16)> {
+    let mut side = |name: &str| {
+        let Some(asked) = fields.count(name) else {
+            fields.missing(name);
+            return None;
+        };
+        let side = u16::try_from(asked).ok().filter(|side| (1..=Window::SIDE_MAX).contains(side));
+        if side.is_none() {
+            fields.wrong(name, format!("must be from 1 to {}", Window::SIDE_MAX));
+        }
+        side
+    };
+    let (width, height) = (side("width"), side("height"));
+    width.zip(height)
 }
 
 /// What a session shall reach. That it may list a host does not mean that the operator allows it.

@@ -307,7 +307,7 @@ async fn what_cannot_be_granted_is_named() {
         ("env", json!([])),
         ("reset_context", json!("no")),
         ("network.mode", json!({ "mode": "everything" })),
-        ("browser.viewport", json!({ "viewport": {} })),
+        ("browser.viewport.width", json!({ "viewport": {} })),
         ("ttl_seconds", json!(1_000_000)),
         ("limits.cpu_cores", json!({ "cpu_cores": 0 })),
         ("limits.memory_bytes", json!({ "memory_bytes": 1u64 << 60 })),

@@ -38,6 +38,7 @@ fn session_row() -> SessionRow {
             env: vec![("A".into(), "b".into())],
             idle_timeout_us: None,
             network: Network::Allow(vec!["example.org".into()]),
+            viewport: Some((390, 844)),
         },
         walls: None,
     }

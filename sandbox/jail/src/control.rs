@@ -154,6 +154,26 @@ impl Boottime {
     }
 }
 
+/// How large a browser's window is, in CSS pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// From 1 to [`Window::SIDE_MAX`].
+    pub width: u16,
+    /// As well.
+    pub height: u16,
+}
+
+impl Window {
+    /// The largest side.
+    pub const SIDE_MAX: u16 = 4096;
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { width: 1280, height: 720 }
+    }
+}
+
 /// A session takes a cell.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Take {
@@ -173,6 +193,8 @@ pub struct Take {
     pub env: Vec<(String, String)>,
     /// What the session asked for of the network; for cells of classes that have one.
     pub network: Network,
+    /// How large its browser's window is.
+    pub window: Window,
     /// When the warden ends the session by itself.
     pub expires_at: Boottime,
 }

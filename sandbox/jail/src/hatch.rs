@@ -4,7 +4,7 @@
 //! of a cell after `Ready` is hostile: a guest may have taken the process over. Readers bound it, check it and
 //! believe nothing in it that the kernel's counters can tell instead.
 
-use crate::control::Interpreter;
+use crate::control::{Interpreter, Window};
 use crate::id::ExecutionId;
 use crate::walls::Walls;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,8 @@ pub struct Commit {
     pub interpreter: Interpreter,
     /// The session's environment.
     pub env: Vec<(String, String)>,
+    /// How large a browser's window is.
+    pub window: Window,
     /// The user inside the cell's user namespace that the cell becomes.
     pub uid: u32,
     /// Landlock is required; without it the cell refuses.

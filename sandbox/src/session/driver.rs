@@ -148,6 +148,7 @@ impl Core {
             limits: spec.limits.of_cells(),
             env: spec.env.clone(),
             network: self.network.clone(),
+            window: spec.window,
             expires_at: self.expires_at,
         };
         self.touched = true;

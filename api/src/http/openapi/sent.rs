@@ -45,7 +45,20 @@ pub(in crate::http) struct SessionRequest {
 /// The browser of a session.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::http) struct BrowserRequest {}
+pub(in crate::http) struct BrowserRequest {
+    /// How large its window is: 1280 × 720 where omitted.
+    viewport: Option<ViewportRequest>,
+}
+
+/// The size of a browser's window, in CSS pixels.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ViewportRequest {
+    #[schema(minimum = 1, maximum = 4096)]
+    width: u16,
+    #[schema(minimum = 1, maximum = 4096)]
+    height: u16,
+}
 
 /// What a session may use. Each has a ceiling in the server's configuration (`anchorhold config` shows it).
 #[derive(ToSchema)]

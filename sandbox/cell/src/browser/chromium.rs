@@ -50,7 +50,6 @@ const FLAGS: &[&str] = &[
     "--mute-audio",
     "--export-tagged-pdf",
     "--disable-features=HttpsUpgrades,PaintHolding,ThirdPartyStoragePartitioning,Translate,MediaRouter,OptimizationHints,BlockOriginHeaderModificationOnRedirect",
-    "--window-size=1280,720",
 ];
 
 /// Nothing of the session's: its environment is for its programs, and may hold what no page should see.
@@ -67,8 +66,9 @@ const ENVIRONMENT: &[&str] = &[
 /// Starts it, with nothing open yet.
 pub(super) fn start(commit: &Commit) -> Result<Pipes, String> {
     let proxy = format!("--proxy-server=http://{PROXY}");
+    let window = format!("--window-size={},{}", commit.window.width, commit.window.height);
     let name = PROGRAM.to_string_lossy();
-    let arguments = [&*name].into_iter().chain(FLAGS.iter().copied()).chain([&*proxy]);
+    let arguments = [&*name].into_iter().chain(FLAGS.iter().copied()).chain([&*proxy, &*window]);
     let text = |text: &str| CString::new(text).map_err(|e| format!("{text}: {e}"));
     let program = Program {
         path: PROGRAM.to_owned(),

@@ -70,6 +70,7 @@ impl Cell {
         let root = std::fs::File::open(self.root.path()).unwrap();
         let env = vec![("GREETING".to_owned(), "hello".to_owned())];
         let commit = Commit {
+            window: anchorhold_jail::control::Window::default(),
             memory_bytes,
             cpu_millicores: 1000,
             interpreter: Interpreter::Own,

@@ -3,7 +3,7 @@
 use super::config::Config;
 use super::keeper;
 use crate::cgroup::Layout;
-use crate::control::{Boottime, CellLimits, FromWarden, Interpreter, Take, ToWarden, VERSION};
+use crate::control::{Boottime, CellLimits, FromWarden, Interpreter, Take, ToWarden, VERSION, Window};
 use crate::egress::Network;
 use crate::id::{GroupId, SessionId};
 use crate::packet;
@@ -135,6 +135,7 @@ fn converse(warden: &OwnedFd) -> Result<Vec<Finding>, String> {
         limits,
         env: vec![],
         network: Network::None,
+        window: Window::default(),
         expires_at: Boottime::now().plus_us(60_000_000),
     };
     packet::send(warden, &ToWarden::Hello { version: VERSION }, &[]).map_err(text)?;

@@ -238,6 +238,7 @@ impl Warden {
             cpu_millicores: session.limits.cpu_millicores,
             interpreter: take.interpreter,
             env: take.env.clone(),
+            window: take.window,
             uid: GUEST_UID,
             require_landlock: self.config.warden.require_landlock,
         };
