@@ -26,6 +26,7 @@ tests!(
     the_walls_of_native_cells_stand,
     a_hostile_program_finds_no_way,
     packages_come_by_the_sessions_list,
+    npm_installs_packages_and_runs_scripts,
     a_running_program_survives_the_api,
     bills_are_of_what_was_used,
     commands_wait_for_nothing,
@@ -629,7 +630,12 @@ print(json.dumps({'found': found, 'pids': pids, 'proc': sorted(n for n in os.lis
 fn packages_come_by_the_sessions_list(_: &Shared) -> Result<()> {
     let directory = tempfile::tempdir()?;
     wheel(directory.path())?;
-    let index = Index::serve(directory.path())?;
+    let name = "anchorhold_greeting-1.0-py3-none-any.whl";
+    let content = std::fs::read(directory.path().join(name))?;
+    let index = Index::serve(move |request| match request.contains(".whl") {
+        true => ("application/octet-stream", content.clone()),
+        false => ("text/html", format!("<a href=\"/{name}\">{name}</a>").into_bytes()),
+    })?;
     let host = format!("127.0.0.1:{}", index.port);
     let server = Server::start(Options::default().with("egress", "allow_private", &format!("[\"{host}\"]")))?;
     let client = server.client()?;
@@ -662,6 +668,63 @@ fn packages_come_by_the_sessions_list(_: &Shared) -> Result<()> {
     Ok(())
 }
 
+/// The same for Node, with a registry on this machine; and the scripts of a package.
+fn npm_installs_packages_and_runs_scripts(_: &Shared) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    std::fs::create_dir(directory.path().join("package"))?;
+    let about = json!({"name": "anchorhold-greeting", "version": "1.0.0", "main": "index.js"});
+    std::fs::write(directory.path().join("package/package.json"), about.to_string())?;
+    std::fs::write(directory.path().join("package/index.js"), "module.exports = 'hello from npm'")?;
+    let packed = std::process::Command::new("tar")
+        .args(["czf", "package.tgz", "package"])
+        .current_dir(&directory)
+        .status()?;
+    ensure!(packed.success(), "tar");
+    let content = std::fs::read(directory.path().join("package.tgz"))?;
+    let index = Index::serve(move |request| {
+        if request.contains(".tgz") {
+            return ("application/octet-stream", content.clone());
+        }
+        let host =
+            request.lines().find_map(|line| line.to_lowercase().strip_prefix("host: ").map(str::to_owned));
+        let tarball = format!("http://{}/package.tgz", host.unwrap_or_default().trim());
+        let version =
+            json!({"name": "anchorhold-greeting", "version": "1.0.0", "dist": {"tarball": tarball}});
+        let all = json!({"name": "anchorhold-greeting", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}});
+        ("application/json", all.to_string().into_bytes())
+    })?;
+    let host = format!("127.0.0.1:{}", index.port);
+    let server = Server::start(Options::default().with("egress", "allow_private", &format!("[\"{host}\"]")))?;
+    let client = server.client()?;
+    let network = json!({"mode": "allow", "hosts": [host]});
+    let session = client.session(&json!({"runtime": "native", "network": network}))?;
+    let project = json!({"name": "project", "scripts": {"hello": "node -e \"console.log(require('anchorhold-greeting'))\""}});
+    client.put(&format!("/v1/sessions/{session}/files/package.json"), project.to_string())?.expect(201);
+    // This registry is at an address that is also the cell's own, so the way out has to be named.
+    let install = format!(
+        "export NO_PROXY= no_proxy= npm_config_noproxy=; npm install --silent --no-audit --no-fund \
+        --registry http://{host}/ --proxy http://127.0.0.1:3128 anchorhold-greeting && npm run --silent hello"
+    );
+    assert_eq!(run(&client, &session, "bash", &install)?["stdout"], "hello from npm\n");
+    assert_eq!(
+        value(&run(&client, &session, "javascript", "require('anchorhold-greeting')")?),
+        "'hello from npm'"
+    );
+    let global = install
+        .replace("npm install", "npm install -g")
+        .replace("npm run --silent hello", "ls ~/.local/lib/node_modules");
+    assert_eq!(run(&client, &session, "bash", &global)?["stdout"], "anchorhold-greeting\n");
+    let closed = client.session(&json!({"runtime": "native"}))?;
+    let before = index.asked.load(std::sync::atomic::Ordering::SeqCst);
+    let refused = install.replace("npm install", "npm install --fetch-retries 0");
+    assert_eq!(client.execute(&closed, "bash", &refused)?["status"], "failed");
+    assert_eq!(index.asked.load(std::sync::atomic::Ordering::SeqCst), before);
+    client.close(&session)?;
+    client.close(&closed)?;
+    server.stop()?;
+    Ok(())
+}
+
 /// A pure package, as a wheel.
 fn wheel(directory: &std::path::Path) -> Result<()> {
     let code = "import sys, zipfile\nname = 'anchorhold_greeting-1.0-py3-none-any.whl'\n\
@@ -676,32 +739,27 @@ fn wheel(directory: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// Serves a folder with one wheel as a package index.
+/// Serves packages, on this machine.
 struct Index {
     port: u16,
     asked: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Index {
-    fn serve(directory: &std::path::Path) -> Result<Self> {
+    /// `answer`: the type and the bytes for a request's head.
+    fn serve(answer: impl Fn(&str) -> (&'static str, Vec<u8>) + Send + 'static) -> Result<Self> {
         use std::io::{Read as _, Write as _};
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let (count, name) = (asked.clone(), "anchorhold_greeting-1.0-py3-none-any.whl");
-        let content = std::fs::read(directory.join(name))?;
+        let count = asked.clone();
         std::thread::spawn(move || {
             for mut connection in listener.incoming().flatten() {
                 count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 let mut request = vec![0; 8192];
                 let length = connection.read(&mut request).unwrap_or(0);
                 let request = String::from_utf8_lossy(&request[..length]).into_owned();
-                let page = format!("<a href=\"/{name}\">{name}</a>");
-                let (kind, body) = if request.contains(".whl") {
-                    ("application/octet-stream", content.clone())
-                } else {
-                    ("text/html", page.into_bytes())
-                };
+                let (kind, body) = answer(&request);
                 let head = format!(
                     "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     body.len()

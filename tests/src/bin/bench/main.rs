@@ -3,6 +3,9 @@
 //! The client is a bare HTTP/1.1 speaker on a blocking socket, so that little of what is measured is its own. It
 //! shares the machine with the server, as the goals say.
 
+mod browser;
+mod native;
+
 use anchorhold_tests::{Client, Options, Server, host};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -136,59 +139,8 @@ fn main() -> Result<()> {
     memory(&server)?;
     metering(&server)?;
     server.stop()?;
-    native()
-}
-
-/// Native sessions, on a server that keeps cells for them: from their creation to the first result, with pauses in which
-/// the next cell is made; then executions in one that lives.
-fn native() -> Result<()> {
-    println!();
-    let server = Server::start(Options::default().with("pool", "native", "2"))?;
-    let mut wire = Wire::open(&server)?;
-    let pandas = "import pandas as pd\npd.DataFrame({'a': range(10)}).a.sum()";
-    let python = |code: &str| json!({"language": "python", "code": code});
-    let programs = [
-        ("python", python("1+1"), "p50 ≤ 2"),
-        ("python with pandas", python(pandas), "p50 ≤ 6"),
-        ("node", json!({"language": "javascript", "code": "1+1"}), ""),
-        ("bash", json!({"language": "bash", "code": "echo 2"}), ""),
-        ("a command", json!({"command": ["echo", "2"]}), ""),
-    ];
-    for (name, program, goal) in &programs {
-        let mut took = Vec::new();
-        for n in 0..33 {
-            let (session, first) = native_run(&mut wire, program)?;
-            wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
-            // The first ones wait until what cells are forked from is loaded.
-            if n >= 3 {
-                took.push(first);
-            }
-            std::thread::sleep(Duration::from_millis(150));
-        }
-        Sample::of(took).show(&format!("native session and first execution, {name}"), goal);
-    }
-    for (name, program, _) in programs.iter().filter(|(name, ..)| ["python", "node", "bash"].contains(name)) {
-        let (session, _) = native_run(&mut wire, program)?;
-        let path = format!("/v1/sessions/{session}/executions");
-        let mut took = Vec::new();
-        for _ in 0..300 {
-            took.push(wire.json("POST", &path, program)?.1);
-        }
-        Sample::of(took).show(&format!("warm native execution, {name}"), "p50 ≤ 0.5");
-        wire.json("DELETE", &format!("/v1/sessions/{session}"), &Value::Null)?;
-    }
-    memory_of(&server, "native python", &json!({"runtime": "native"}), &python("1+1"), "≤ 8")?;
-    server.stop()?;
-    Ok(())
-}
-
-/// A native session with its first execution, and how long both took.
-fn native_run(wire: &mut Wire, program: &Value) -> Result<(String, Duration)> {
-    let (answer, create) = wire.json("POST", "/v1/sessions", &json!({"runtime": "native"}))?;
-    let session = answer["id"].as_str().context("id")?.to_owned();
-    let (answer, first) = wire.json("POST", &format!("/v1/sessions/{session}/executions"), program)?;
-    ensure!(answer["status"] == "succeeded", "{answer}");
-    Ok((session, create + first))
+    native::rows()?;
+    browser::rows()
 }
 
 fn whole_runs(server: &Server) -> Result<()> {
@@ -349,14 +301,19 @@ fn stops(server: &Server) -> Result<()> {
 }
 
 fn sustained(server: &Server) -> Result<()> {
-    const CLIENTS: usize = 16;
+    let body = json!({"language": "python", "code": "print(1+1)"});
+    crowd(server, "python", &body, 16, "≥ 500")
+}
+
+/// As many whole sessions as so many clients get in ten seconds.
+fn crowd(server: &Server, what: &str, body: &Value, clients: usize, goal: &str) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
     let start = Instant::now();
-    let workers: Vec<_> = (0..CLIENTS)
+    let workers: Vec<_> = (0..clients)
         .map(|_| {
             let mut wire = Wire::open(server)?;
+            let body = body.to_string();
             Ok(std::thread::spawn(move || -> Result<(Vec<Duration>, usize)> {
-                let body = json!({"language": "python", "code": "print(1+1)"}).to_string();
                 let (mut took, mut refused) = (Vec::new(), 0);
                 while Instant::now() < end {
                     let (status, _, t) = wire.send("POST", "/v1/run", &body)?;
@@ -373,8 +330,8 @@ fn sustained(server: &Server) -> Result<()> {
         refused += r;
     }
     let rate = took.len() as f64 / start.elapsed().as_secs_f64();
-    Sample::of(took).show(&format!("POST /v1/run, python, {CLIENTS} clients, 10 s"), "");
-    println!("{:<58} {rate:>8.0} per second, {refused} refused  ≥ 500", "  whole sessions");
+    Sample::of(took).show(&format!("POST /v1/run, {what}, {clients} clients, 10 s"), "");
+    println!("{:<58} {rate:>8.0} per second, {refused} refused  {goal}", "  whole sessions");
     Ok(())
 }
 
@@ -384,11 +341,21 @@ fn memory(server: &Server) -> Result<()> {
 
 fn memory_of(server: &Server, name: &str, session: &Value, program: &Value, goal: &str) -> Result<()> {
     let client: Client = server.client()?;
+    let start = |session: &str| client.execute_with(session, program).map(drop);
+    weigh(&client, name, session, start, goal)
+}
+
+/// What ten sessions take of memory that are alive and do nothing.
+fn weigh(
+    client: &Client,
+    name: &str,
+    session: &Value,
+    start: impl Fn(&str) -> Result<()>,
+    goal: &str,
+) -> Result<()> {
     let sessions = (0..10).map(|_| client.session(session)).collect::<Result<Vec<_>>>()?;
+    sessions.iter().try_for_each(|session| start(session))?;
     let mut pss = 0;
-    for session in &sessions {
-        client.execute_with(session, program)?;
-    }
     for session in &sessions {
         for pid in host::cell_processes(session.trim_start_matches("ses_")) {
             let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
