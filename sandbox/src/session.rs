@@ -391,7 +391,13 @@ impl Inner {
             }
             None => {
                 self.hub.tell(&ToWarden::Kill { cell: id });
-                core.take_failed(self, wanted, Error::Unavailable);
+                let why = if open {
+                    // As it is when this process may have no more of them.
+                    Error::Capacity("a cell came without its descriptors".to_owned())
+                } else {
+                    Error::Closed
+                };
+                core.take_failed(self, wanted, why);
             }
         }
     }

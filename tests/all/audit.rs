@@ -1,6 +1,7 @@
 //! The audit log, as an operator finds it.
 
 use crate::Shared;
+use crate::metrics::free_port;
 use crate::tenants::tenant;
 use anchorhold_tests::{Options, Server};
 use anyhow::{Context, Result, ensure};
@@ -9,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-tests!(everything_that_is_done_is_noted);
+tests!(everything_that_is_done_is_noted, what_clients_write_is_data_and_nothing_else);
 
 /// Waits until the log has this in it.
 pub fn is_noted(path: &Path, what: &str) -> Result<()> {
@@ -67,5 +68,50 @@ fn everything_that_is_done_is_noted(_: &Shared) -> Result<()> {
     find("POST /v1/tenants/{id}/keys", 201)?;
     assert!(!text.contains("ah_"), "a key is in the log");
     server.stop()?;
+    Ok(())
+}
+
+/// security.md 116: names and tags come back exactly, as JSON, to who wrote them. They are in no log, no metric and on no
+/// page, and what is too long is refused.
+fn what_clients_write_is_data_and_nothing_else(_: &Shared) -> Result<()> {
+    const HOSTILE: [&str; 4] =
+        ["<script>alert(7)</script>", "=cmd()|' /C calc'!A0", "\u{202e}gnp.exe", "%0d%0aERROR forged"];
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let server = Server::start(Options::default().with("admin", "listen", &address))?;
+    let path = server.data_dir().join("audit/audit.jsonl");
+    let admin = server.client()?;
+    let (_, client) = tenant(&admin, "writes", &json!({}))?;
+    for text in HOSTILE {
+        let metadata = json!({"tag": text});
+        let session = client.session(&json!({"name": text, "metadata": metadata, "env": {"TEXT": text}}))?;
+        client.execute(&session, "python", &format!("print({text:?})"))?;
+        let run = json!({"language": "python", "code": "1/0", "context": text});
+        let refused = client.post(&format!("/v1/sessions/{session}/executions"), &run)?;
+        assert_eq!(refused.problem(422), "invalid_request", "{text}");
+        let answer = client.get(&format!("/v1/sessions/{session}"))?;
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let shown = answer.expect(200);
+        assert_eq!((&shown["name"], &shown["metadata"]["tag"]), (&json!(text), &json!(text)));
+        client.raw("GET", "/v1/sessions", &[("user-agent", "<script>alert(7)</script>")], Vec::new())?;
+        client.close(&session)?;
+    }
+    for (name, value) in [("name", json!("x".repeat(10_240))), ("name", json!("a\nb"))] {
+        assert_eq!(client.post("/v1/sessions", &json!({name: value}))?.problem(422), "invalid_request");
+    }
+    admin.get("/v1/prices")?.expect(200);
+    is_noted(&path, "GET /v1/prices")?;
+    let operator = anchorhold_tests::Client::new(&format!("http://{address}"), None)?;
+    let places = [
+        ("audit log", std::fs::read_to_string(&path)?),
+        ("metrics", operator.get("/metrics")?.text()),
+        ("page", client.get("/docs")?.text()),
+        ("log", server.stop()?),
+    ];
+    for (place, told) in &places {
+        ensure!(told.len() > 100, "{place} says nothing");
+        for text in HOSTILE {
+            ensure!(!told.contains(text), "{text:?} is in the {place}");
+        }
+    }
     Ok(())
 }

@@ -2,12 +2,13 @@
 //! said, not hidden, and not the end of the service.
 
 use crate::Shared;
-use anchorhold_tests::{Options, Server, host};
+use anchorhold_tests::{Client, Options, Server, host};
 use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 tests!(
@@ -15,6 +16,8 @@ tests!(
     a_full_disk_refuses_and_what_ran_is_recorded_later,
     cells_are_the_kernels_first_choice,
     a_cell_that_is_not_locked_in_time_is_no_cell,
+    without_descriptors_it_refuses_and_recovers,
+    processes_that_are_stopped_go_on,
 );
 
 fn every_missing_wall_refuses_the_cell(_: &Shared) -> Result<()> {
@@ -192,6 +195,114 @@ fn a_cell_that_is_not_locked_in_time_is_no_cell(_: &Shared) -> Result<()> {
     signal(&stopped, rustix::process::Signal::CONT)?;
     let answer = client.post("/v1/run", &run)?.expect(200);
     assert_eq!(answer["results"][0]["mime"]["text/plain"], "42");
+    server.stop()?;
+    Ok(())
+}
+
+/// How many descriptors a process may have, from now on. Root may not say so of the API here, which is another user.
+fn allow_descriptors(pid: u32, most: usize) -> Result<()> {
+    let (pid, most) = (pid.to_string(), format!("--nofile={most}:"));
+    let of = |field| host::status(pid.parse().unwrap_or(0), field).context("no such process");
+    let first = |ids: String| ids.split_whitespace().next().unwrap_or_default().to_owned();
+    let (user, group) = (first(of("Uid")?), first(of("Gid")?));
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &group, "--clear-groups", "prlimit", "--pid", &pid, &most]);
+    ensure!(command.status()?.success(), "{command:?}");
+    Ok(())
+}
+
+/// security.md 97 (EMFILE): what needs a descriptor that a process may not have is refused as that. No session is lost by
+/// it, and it is over when its cause is.
+fn without_descriptors_it_refuses_and_recovers(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let kept = client.session(&json!({}))?;
+    client.execute(&kept, "python", "x = 41")?;
+    let run = json!({"language": "javascript", "code": "6 * 7"});
+    let warden = server.warden_pid().context("the warden")?;
+    for (name, pid) in [("api", server.pid()), ("warden", warden)] {
+        let mut refused = 0;
+        for more in [1, 2, 4, 8] {
+            let used = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+            allow_descriptors(pid, used + more)?;
+            let mut sessions = Vec::new();
+            for _ in 0..6 {
+                let session = client.session(&json!({}))?;
+                let path = format!("/v1/sessions/{session}/executions");
+                sessions.push(session);
+                let answer = client.post(&path, &run)?;
+                let told = answer.json();
+                let ran = answer.status == 200 && told["status"] == "succeeded";
+                ensure!(ran || answer.status == 503, "{name} with {more} more: {}", answer.text());
+                refused += usize::from(!ran);
+            }
+            allow_descriptors(pid, 20_000)?;
+            for session in sessions {
+                client.close(&session)?;
+            }
+        }
+        ensure!(refused > 0, "{name}: nothing was refused");
+        soon_runs(&client, &run)?;
+        let answer = client.execute(&kept, "python", "x + 1")?;
+        assert_eq!(answer["results"][0]["mime"]["text/plain"], "42", "{name}: {answer}");
+    }
+    client.close(&kept)?;
+    server.stop()?;
+    Ok(())
+}
+
+/// Waits until a program runs again.
+fn soon_runs(client: &Client, run: &serde_json::Value) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = client.post("/v1/run", run)?;
+        if answer.status == 200 {
+            assert_eq!(answer.json()["status"], "succeeded", "{}", answer.text());
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "it does not recover: {}", answer.text());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// security.md 97 (EINTR): what waits in the kernel when a process is stopped and continued is interrupted, and goes on.
+fn processes_that_are_stopped_go_on(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let warden = server.warden_pid().context("the warden")?;
+    let egress = server.egress_pid().context("egress")?;
+    let all = [server.pid(), warden, egress];
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopper = std::thread::spawn({
+        let over = over.clone();
+        move || -> Result<u32> {
+            let mut stops = 0;
+            for pid in all.into_iter().cycle() {
+                if over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                let pid = rustix::process::Pid::from_raw(pid.cast_signed()).context("a process id")?;
+                for (signal, pause) in
+                    [(rustix::process::Signal::STOP, 3), (rustix::process::Signal::CONT, 2)]
+                {
+                    rustix::process::kill_process(pid, signal)?;
+                    std::thread::sleep(Duration::from_millis(pause));
+                }
+                stops += 1;
+            }
+            Ok(stops)
+        }
+    });
+    let worked = (0..100).try_for_each(|n| {
+        let answer =
+            client.post("/v1/run", &json!({"language": "javascript", "code": format!("{n} + 1")}))?;
+        ensure!(answer.status == 200 && answer.json()["status"] == "succeeded", "{}", answer.text());
+        Ok(())
+    });
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    let stops = stopper.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    worked?;
+    ensure!(stops > 30, "only {stops} stops");
     server.stop()?;
     Ok(())
 }

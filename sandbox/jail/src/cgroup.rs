@@ -367,10 +367,14 @@ impl Tree {
         Counters::from_descriptors(descriptors).ok_or(CgroupError::Layout("counters"))
     }
 
-    /// Removes the groups of a cell whose processes are gone.
-    pub fn remove_cell(&self, cell: CellId, group: Option<&CellGroup>) -> Result<(), CgroupError> {
-        if let Some(group) = group {
-            remove(&group.memory)?;
+    /// Removes the groups of a cell whose processes are gone; also those in its session, if it came as far.
+    pub fn remove_cell(
+        &self,
+        cell: CellId,
+        session: Option<(GroupId, SessionId)>,
+    ) -> Result<(), CgroupError> {
+        if let Some((group, session)) = session {
+            remove(&self.memory_root().join(self.session_path(group, session)).join(cell_name(cell)))?;
         }
         match &self.layout {
             Layout::V1 { time: Time::Unified(root) | Time::Cpuacct(root), .. } => {

@@ -155,7 +155,12 @@ impl Assembler {
         if self.descriptors.len() > DESCRIPTORS_MAX {
             return Err(PacketError::Malformed("too many descriptors"));
         }
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            // This process has as many descriptors as it may, or the sender sent too many. The message is whole, so it is
+            // heard, and who needs its descriptors does without all of them rather than with some.
+            self.descriptors.clear();
+        }
+        if received.flags.contains(ReturnFlags::TRUNC) {
             return Err(PacketError::Malformed("truncated"));
         }
         Ok(received.bytes)

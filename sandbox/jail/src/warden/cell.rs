@@ -9,10 +9,9 @@
 
 use super::egress::{Outlet, Outlets};
 use super::zygotes::{Kind, Unborn};
-use crate::cgroup::CellGroup;
 use crate::control::{Boottime, Cause, CellInfo, Take};
 use crate::counters::Counters;
-use crate::id::{CellId, ExecutionId, SessionId};
+use crate::id::{CellId, ExecutionId, GroupId, SessionId};
 use crate::packet::Assembler;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::io;
@@ -43,8 +42,6 @@ pub enum State {
 pub struct Taken {
     /// Whose it is.
     pub session: SessionId,
-    /// Its groups.
-    pub group: CellGroup,
     /// Its counters.
     pub counters: Counters,
     /// CPU before it was taken, in microseconds.
@@ -68,6 +65,9 @@ pub struct Cell {
     pub reserved: Option<Box<Take>>,
     /// It was born in namespaces of its session.
     pub joined: bool,
+    /// The session that holds it, and whose groups it may be in: set before the first step towards them, so that it is
+    /// cleaned up whichever of them fails.
+    pub place: Option<(GroupId, SessionId)>,
     /// Set when a session took it.
     pub taken: Option<Taken>,
     /// When it is killed, and on which execution's account.
@@ -93,6 +93,7 @@ impl Cell {
             joined: reserved.is_some(),
             reserved,
             assembler: Assembler::default(),
+            place: None,
             taken: None,
             deadline: None,
             outlet: None,

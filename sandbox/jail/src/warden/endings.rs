@@ -51,18 +51,18 @@ impl Warden {
             }
         }
         let traffic = cell.outlet.take().map(|outlet| self.outlets.close(outlet)).unwrap_or_default();
-        let group = cell.taken.take().map(|taken| {
+        if let Some(taken) = cell.taken.take() {
             let tombstone = inscription(&cell, &taken, traffic);
             self.tombstones.insert(id, tombstone.clone());
             self.say(&FromWarden::CellEnded(tombstone), vec![]);
-            (taken.session, taken.group)
-        });
+        }
+        let place = cell.place;
         drop(cell);
-        if let Err(error) = self.tree.remove_cell(id, group.as_ref().map(|(_, group)| group)) {
+        if let Err(error) = self.tree.remove_cell(id, place) {
             log(&format!("remove a cell's cgroup: {error}"));
             self.timers.insert((Boottime::now().plus_us(RETRY_PAUSE_US), Timer::Removal(id)));
         }
-        if let Some((session, _)) = group {
+        if let Some((_, session)) = place {
             if let Some(session) = self.sessions.get_mut(&session) {
                 session.cells.remove(&id);
             }

@@ -219,14 +219,14 @@ impl Warden {
         let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
         let cell = self.cells.get_mut(&id).ok_or_else(|| Refusal::Capacity("the cell ended".into()))?;
         fault::step("cell_cgroup").map_err(|e| refuse("cgroup", &e))?;
+        // From here on the cell is the session's, so that its end cleans up whatever was made for it.
+        cell.place = Some((session.group, session.id));
+        session.cells.insert(id);
         let group =
             self.tree.admit(session.group, session.id, id, cell.pid()).map_err(|e| refuse("cgroup", &e))?;
-        let counters = self.tree.counters(&group).map_err(|e| refuse("counters", &e));
-        // From here on the cell is the session's, so that its end cleans up whatever was made for it.
-        session.cells.insert(id);
-        let counters = counters?;
+        let counters = self.tree.counters(&group).map_err(|e| refuse("counters", &e))?;
         let cpu_base_us = counters.cpu_us().map_err(|e| refuse("counters", &e))?;
-        cell.taken = Some(Taken { session: session.id, group, counters, cpu_base_us });
+        cell.taken = Some(Taken { session: session.id, counters, cpu_base_us });
         if cell.kind.class == Class::Native && matches!(session.home, Home::None) {
             session.home = Home::Making(id);
         }
