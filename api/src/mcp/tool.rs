@@ -225,7 +225,7 @@ impl Tool {
             Self::ListFiles => "Lists a directory of /workspace.",
             Self::RemoveFiles => "Removes files of /workspace, or whole directories when recursive is true.",
             Self::BrowserNavigate => {
-                "Opens a URL in the session's browser and answers a snapshot of the page. The network is the session's (session_create): without one only data: URLs open."
+                "Opens a URL in the session's browser and answers a snapshot of the page. http://localhost:PORT is what programs of the session serve; beyond that the network is the session's (session_create)."
             }
             Self::BrowserNavigateBack => "Goes one page back and answers a snapshot.",
             Self::BrowserSnapshot => {

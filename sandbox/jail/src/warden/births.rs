@@ -14,6 +14,9 @@ use nix::errno::Errno;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+/// How long the making of the next native cell waits for those that were just taken: it takes milliseconds, and would take
+/// the processor from their first program. Others are made too quickly to be worth it.
+const COURTESY_US: u64 = 4_000;
 /// Cells of one kind that are on their way at once.
 const BIRTHS_MAX: usize = 16;
 
@@ -136,6 +139,11 @@ impl Warden {
         }
     }
 
+    /// A cell was taken, or has just begun to work.
+    pub(super) fn be_courteous(&mut self) {
+        self.courtesy = Some(Boottime::now().plus_us(COURTESY_US));
+    }
+
     /// How many prepared cells shall wait. One at least, but where that is dear.
     pub(super) fn target(&self, kind: Kind) -> usize {
         let pool = &self.config.pool;
@@ -156,6 +164,14 @@ impl Warden {
             .filter(|c| c.kind == kind && matches!(c.state, State::Born | State::Pooled))
             .filter(|c| c.cause.is_none() && !c.joined)
             .count();
+        let now = Boottime::now();
+        // Enough for those who come meanwhile.
+        let ready = kind.class == Class::Native
+            && self.pools.get(&kind).is_some_and(|pool| pool.len() * 2 >= self.target(kind).max(2));
+        if let Some(until) = self.courtesy.filter(|until| *until > now && ready && wanted == 0) {
+            self.timers.insert((until, Timer::Waiting));
+            return;
+        }
         let Some(expected) = self.zygotes.get(&id).map(|(_, z)| z.expected()) else { return };
         let room = self.config.warden.cells_max.saturating_sub(self.cells.len() + expected);
         let missing = (self.target(kind) + wanted).saturating_sub(born + expected);

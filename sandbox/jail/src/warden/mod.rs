@@ -103,6 +103,8 @@ pub struct Warden {
     waiting: Queue<Waiting>,
     outlets: Outlets,
     timers: BTreeSet<(Boottime, Timer)>,
+    /// Until when pools with enough cells are not filled.
+    courtesy: Option<Boottime>,
     life: u64,
     stopping: bool,
 }
@@ -156,6 +158,7 @@ impl Warden {
             waiting: Queue::default(),
             outlets: Outlets::new(config.arguments.egress.clone()),
             timers: BTreeSet::new(),
+            courtesy: None,
             stopping: false,
             config,
             tree,

@@ -204,6 +204,7 @@ impl Warden {
     }
 
     pub(super) fn commit(&mut self, id: CellId, take: &Take) {
+        self.be_courteous();
         let outcome = self.try_commit(id, take);
         if let Err(why) = outcome {
             log(&format!("a cell could not be committed: {why}"));
@@ -359,6 +360,7 @@ impl Warden {
 
     pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls, commit_us: u64) {
         self.home_is(id, true);
+        self.be_courteous();
         let Some(cell) = self.cells.get_mut(&id) else { return };
         cell.state = State::Live;
         let network = match cell.kind.class {
