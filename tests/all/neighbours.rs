@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 tests!(
@@ -41,6 +41,13 @@ fn work(client: &Client, count: usize) -> Result<Vec<Duration>> {
     }
     times.sort_unstable();
     Ok(times)
+}
+
+/// One attack at a time: two servers whose tenants take all they may have would take it from each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sixteen clients of one tenant attack for as long as another one works, which meets no error; how many attacks ran.
@@ -82,6 +89,7 @@ fn beside(server: &Server, quotas: &Value, attacks: &[Value]) -> Result<usize> {
 /// security.md 67: loops, memory bombs, floods and crashes of one tenant, with as many at once as it may have; another's
 /// sessions and executions all succeed. Times are printed, not judged: the machine is whatever it is.
 fn a_hostile_neighbour_causes_no_errors(_: &Shared) -> Result<()> {
+    let _alone = alone();
     let server = Server::start(Options::default())?;
     let limits = json!({"memory_bytes": 128 << 20});
     let attacks = HOSTILE.map(|(language, code)| {
@@ -95,6 +103,7 @@ fn a_hostile_neighbour_causes_no_errors(_: &Shared) -> Result<()> {
 
 /// security.md 67: the same by native programs, which reach more: processes, files, memory, output, the network.
 fn a_hostile_native_neighbour_causes_no_errors(_: &Shared) -> Result<()> {
+    let _alone = alone();
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let host = listener.local_addr()?.to_string();
     std::thread::spawn(move || {
@@ -129,6 +138,7 @@ fn a_hostile_native_neighbour_causes_no_errors(_: &Shared) -> Result<()> {
 /// security.md 68: a thousand crashes a minute are what this tenant may have, and no more; the other's creates succeed.
 fn a_crash_loop_disturbs_nobody(_: &Shared) -> Result<()> {
     const CRASHES_PER_SECOND: usize = 17;
+    let _alone = alone();
     let server = Server::start(Options::default().evil())?;
     let crash = json!({"language": "python", "code": "segv"});
     let quotas = json!({"executions_per_second": CRASHES_PER_SECOND});

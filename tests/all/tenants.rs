@@ -60,6 +60,7 @@ fn another_tenants_ids_are_like_unknown_ids(shared: &Shared) -> Result<()> {
         "ctx" => execution["context_id"].as_str().map(str::to_owned),
         "key" => key.as_str().map(str::to_owned),
         "path" => Some("a.txt".to_owned()),
+        "port" => Some("3000".to_owned()),
         _ => None,
     };
     for route in routes(&admin)? {

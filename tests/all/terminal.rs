@@ -157,13 +157,18 @@ fn hanging_up_ends_everything(shared: &Shared) -> Result<()> {
     person.runs(
         "trap '' HUP TERM; (setsid sleep 1000 &) ; (while :; do date +%s%N > beat; sleep 0.05; done) & echo",
     )?;
+    let beat = || client.get(&format!("/v1/sessions/{session}/files/beat"));
+    let end = Instant::now() + Duration::from_secs(20);
+    while beat()?.status != 200 {
+        ensure!(Instant::now() < end, "it does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     drop(person);
     let execution = ended(&client, &session)?;
     assert_eq!(execution["status"], "succeeded", "{execution:#}");
-    let beat = || client.get(&format!("/v1/sessions/{session}/files/beat")).map(|answer| answer.text());
-    let last = beat()?;
+    let last = beat()?.text();
     std::thread::sleep(Duration::from_millis(400));
-    assert_eq!(beat()?, last, "something goes on");
+    assert_eq!(beat()?.text(), last, "something goes on");
     // A closed session ends it, too.
     let mut person = Person::sit_down(&client, &session, "")?;
     assert_eq!(person.runs("stty size")?, "24 80");
