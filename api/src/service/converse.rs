@@ -87,10 +87,8 @@ impl Service {
     pub async fn terminal(&self, tenant: &Tenant, session: SessionId) -> Result<Conversation, Refusal> {
         let live = self.find(tenant, session).await?;
         let request = ExecutionRequest {
-            language: Language::Terminal,
-            code: SHELL.to_owned(),
             env: SHELL_ENVIRONMENT.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            ..browser::actions(Vec::new(), None, OnDisconnect::Continue)
+            ..ExecutionRequest::new(Language::Terminal, SHELL.to_owned())
         };
         self.talk(tenant, live, request, None).await
     }

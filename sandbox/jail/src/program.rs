@@ -256,8 +256,9 @@ pub fn end() -> ! {
 /// The pipes in a process that has [`detach`]ed.
 #[expect(unsafe_code, reason = "they were put there by number")]
 fn own_pipes() -> (BorrowedFd<'static>, BorrowedFd<'static>) {
-    // SAFETY: both are open since `only`, and nothing of this process's closes them.
-    unsafe { (BorrowedFd::borrow_raw(PIPE_FD), BorrowedFd::borrow_raw(PIPE_FD + 1)) }
+    // SAFETY: it is open since `only`, and nothing of this process's closes it; so is the other one.
+    let [input, output] = [PIPE_FD, PIPE_FD + 1].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    (input, output)
 }
 
 /// Leaves the pipes as descriptors 1 to 4, and nothing else above 2.

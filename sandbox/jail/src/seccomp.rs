@@ -368,7 +368,7 @@ const NESTED_NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::
 
 /// What is asked of a terminal that no program needs: to type in another's name, to be driven by another module of the
 /// kernel, to be the console's. They are refused.
-const TERMINAL_TRICKS: &[c_long] = &[0x5412, 0x5423, 0x541C, 0x541D];
+const TERMINAL_TRICKS: &[u64] = &[0x5412, 0x5423, 0x541C, 0x541D];
 const SET_WINDOW_SIZE: i32 = 0x5414;
 
 /// `fcntl` commands that only read or set a descriptor's own flags.
@@ -416,10 +416,9 @@ fn compile_program(class: Class) -> Result<BpfProgram, FilterError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         PROGRAM.iter().chain(more).map(|&call| (call, Vec::new())).collect();
     if class == Class::Native {
-        let conditions = TERMINAL_TRICKS.iter().map(|&request| {
-            let value = u64::from(request.unsigned_abs());
-            SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, value)
-        });
+        let conditions = TERMINAL_TRICKS
+            .iter()
+            .map(|&request| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, request));
         rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(conditions.collect::<Result<_, _>>()?)?]);
         rules.remove(&libc::SYS_chroot);
         rules.insert(libc::SYS_clone, vec![without_bits(0, FOREIGN_NAMESPACES | NESTED_NAMESPACES)?]);
