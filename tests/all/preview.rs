@@ -156,6 +156,10 @@ fn a_link_shows_what_listens_inside(_: &Shared) -> Result<()> {
         (&json!(3000), Some(1))
     );
     ensure!(!listed.to_string().contains("prv_"), "the list tells no secrets");
+    // Behind a proxy that speaks TLS the cookie is for that alone.
+    let address = scene.open(3000)?;
+    let welcome = address.get(&address.path, &[("x-forwarded-proto", "https")])?;
+    ensure!(welcome.contains("SameSite=Lax; Secure"), "{welcome}");
     scene.end()
 }
 

@@ -138,8 +138,8 @@ pub(super) async fn open(
     };
     let (secret, until_us) = door.service.open_port(&tenant, session, port, ttl_us).await?;
     let host = previews.host(session, port);
-    // Only the client is told, so it may say whether it is served by TLS, and then not at our port.
-    let url = match headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https") {
+    // Served by TLS, it is not at our port.
+    let url = match is_secure(&headers) {
         true => format!("https://{host}/?{SECRET}={secret}"),
         false => format!("http://{host}:{}/?{SECRET}={secret}", previews.port),
     };
@@ -202,7 +202,7 @@ async fn visit(State((service, previews)): State<(Service, Previews)>, request: 
     };
     if let Some((link, clean)) = take_link(request.uri()) {
         return match service.enter_port(session, port, &link) {
-            Some(visitor) => welcome(&visitor, &clean),
+            Some(visitor) => welcome(&visitor, &clean, is_secure(request.headers())),
             None => say(StatusCode::FORBIDDEN, "the link is not good, or not any more"),
         };
     }
@@ -240,8 +240,14 @@ fn take_link(uri: &Uri) -> Option<(String, String)> {
     Some((secret, clean))
 }
 
-fn welcome(visitor: &str, clean: &str) -> Response {
-    let cookie = format!("{SECRET}={visitor}; Path=/; HttpOnly; SameSite=Lax");
+/// Whether the client sees this server by TLS. Only itself is told, so it may say so.
+fn is_secure(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https")
+}
+
+fn welcome(visitor: &str, clean: &str, secure: bool) -> Response {
+    let secure = if secure { "; Secure" } else { "" };
+    let cookie = format!("{SECRET}={visitor}; Path=/; HttpOnly; SameSite=Lax{secure}");
     let headers = [
         (header::LOCATION, clean.to_owned()),
         (header::SET_COOKIE, cookie),
