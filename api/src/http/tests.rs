@@ -202,14 +202,15 @@ async fn routes_are_what_is_documented() {
         }
     }
     // Nothing is registered in a way that does not document it, but for MCP, which describes itself, the WebSockets of
-    // browsers, which the document has no words for, and the operator's metrics.
+    // browsers and terminals, which the document has no words for, and the operator's metrics.
     let undocumented: Vec<_> = include_str!("../http.rs")
         .split(".route(\"")
         .skip(1)
         .filter_map(|rest| rest.split('"').next())
         .collect();
-    let browsers = "/v1/sessions/{id}/browser";
-    assert_eq!(undocumented, ["/mcp", &format!("{browsers}/cdp"), &format!("{browsers}/live"), "/metrics"]);
+    let sockets = ["browser/cdp", "browser/live", "terminal"].map(|end| format!("/v1/sessions/{{id}}/{end}"));
+    let [cdp, live, terminal] = &sockets;
+    assert_eq!(undocumented, ["/mcp", cdp, live, terminal, "/metrics"]);
 }
 
 #[test]
