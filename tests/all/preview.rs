@@ -325,7 +325,9 @@ fn who_may_not_open_a_port_does_not(shared: &Shared) -> Result<()> {
     )?;
     let neighbour = client.with_key(key.expect(201)["key"].as_str());
     neighbour.get(&ports)?.expect(404);
-    client.delete(&format!("{ports}/x"))?.expect(404);
+    for wrong in ["x", "0", "65536", "-1"] {
+        client.delete(&format!("{ports}/{wrong}"))?.expect(404);
+    }
     client.close(&session)?;
     Ok(())
 }

@@ -413,7 +413,7 @@ pub(super) async fn create(
                 `text/event-stream`.",
             content((ExecutionBody = "application/json"), (sent::Event = "text/event-stream")),
         ),
-        Opens, Runs, Uploads,
+        Opens, Live, Runs, Uploads,
     ),
 )]
 pub(super) async fn run(

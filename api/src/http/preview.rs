@@ -7,7 +7,7 @@
 
 use super::body::Object;
 use super::error::{Code, Problem};
-use super::openapi::{Live, sent};
+use super::openapi::{Exclusive, Live, sent};
 use super::{Caller, Door, ListBody, SessionAt, json, names, ok, time};
 use crate::config::PreviewPolicy;
 use crate::service::{Service, Unvisited, Visit};
@@ -21,6 +21,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, Version};
 use axum::response::{IntoResponse as _, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -108,7 +109,7 @@ struct PortLinkBody {
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/ports", tag = "Ports", operation_id = "open_port",
     params(sent::SessionPath), request_body = sent::PortRequest,
-    responses((status = 201, description = "The link.", body = PortLinkBody), Live),
+    responses((status = 201, description = "The link.", body = PortLinkBody), Live, Exclusive),
 )]
 pub(super) async fn open(
     State(door): State<Door>,
@@ -178,8 +179,8 @@ pub(super) async fn close(
     SessionAt(session): SessionAt,
     Path((_, port)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    let port = port.parse().map_err(|_| Problem::new(Code::NotFound, "no such port"))?;
-    door.service.close_port(&tenant, session, port).await?;
+    let port: NonZeroU16 = port.parse().map_err(|_| Problem::new(Code::NotFound, "no such port"))?;
+    door.service.close_port(&tenant, session, port.get()).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
