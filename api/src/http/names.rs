@@ -51,6 +51,11 @@ pub(super) fn host(headers: &HeaderMap, uri: &Uri) -> Result<Authority, Problem>
         .ok_or_else(|| Problem::new(Code::Malformed, "a Host that is no name"))
 }
 
+/// Whether the client sees this server by TLS. Only itself is told, so it may say so.
+pub(super) fn is_secure(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https")
+}
+
 /// An allowed name without a port is allowed with any.
 fn answers_to(allowed: &str, host: &Authority) -> bool {
     let bare = |name: &str| name.trim_matches(['[', ']']).to_ascii_lowercase();

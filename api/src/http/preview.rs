@@ -140,7 +140,7 @@ pub(super) async fn open(
     let (secret, until_us) = door.service.open_port(&tenant, session, port, ttl_us).await?;
     let host = previews.host(session, port);
     // Served by TLS, it is not at our port.
-    let url = match is_secure(&headers) {
+    let url = match names::is_secure(&headers) {
         true => format!("https://{host}/?{SECRET}={secret}"),
         false => format!("http://{host}:{}/?{SECRET}={secret}", previews.port),
     };
@@ -203,7 +203,7 @@ async fn visit(State((service, previews)): State<(Service, Previews)>, request: 
     };
     if let Some((link, clean)) = take_link(request.uri()) {
         return match service.enter_port(session, port, &link) {
-            Some(visitor) => welcome(&visitor, &clean, is_secure(request.headers())),
+            Some(visitor) => welcome(&visitor, &clean, names::is_secure(request.headers())),
             None => say(StatusCode::FORBIDDEN, "the link is not good, or not any more"),
         };
     }
@@ -239,11 +239,6 @@ fn take_link(uri: &Uri) -> Option<(String, String)> {
     // One slash: two would be another host.
     let clean = if rest.is_empty() { format!("/{path}") } else { format!("/{path}?{}", rest.join("&")) };
     Some((secret, clean))
-}
-
-/// Whether the client sees this server by TLS. Only itself is told, so it may say so.
-fn is_secure(headers: &HeaderMap) -> bool {
-    headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https")
 }
 
 fn welcome(visitor: &str, clean: &str, secure: bool) -> Response {

@@ -9,7 +9,7 @@ use crate::lock::{self, GUEST_UID, LockError};
 use crate::root::{TERMINAL, WORKSPACE};
 use crate::seccomp;
 use nix::errno::Errno;
-use nix::fcntl::OFlag as PipeFlag;
+use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SIGCHLD, SigHandler, SigSet, Signal, signal};
@@ -199,7 +199,7 @@ fn hear(from: BorrowedFd<'_>) -> Result<Order, Errno> {
 /// Forks a process with pipes, which ends when `body` comes back.
 #[expect(unsafe_code, reason = "fork and signal dispositions are unsafe by nature")]
 fn fork(class: Class, body: impl FnOnce(&Ends) -> Result<Infallible, LockError>) -> Result<Pipes, LockError> {
-    let pipe = || pipe2(PipeFlag::O_CLOEXEC).map_err(LockError::Program);
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(LockError::Program);
     let ((input, to), (from, output)) = (pipe()?, pipe()?);
     let (kept, printed) = if class == Class::Native {
         let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);

@@ -74,7 +74,7 @@ pub(in crate::http) async fn link(
     Ok(response)
 }
 
-/// Where the client sees this server: only it is told, so it may say whether that is by TLS.
+/// Where the client sees this server.
 fn address(
     headers: &HeaderMap,
     uri: &Uri,
@@ -83,7 +83,7 @@ fn address(
     token: &str,
 ) -> Result<String, Problem> {
     let host = names::host(headers, uri)?;
-    let secure = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+    let secure = names::is_secure(headers);
     let (scheme, page) = match (role, secure) {
         (LinkRole::Cdp, false) => ("ws", "cdp"),
         (LinkRole::Cdp, true) => ("wss", "cdp"),
