@@ -398,6 +398,8 @@ pub struct RawSession {
     live: u64,
     keep_days: f64,
     keep_output_hours: f64,
+    /// A browser that nobody has used for as long is frozen; 0: never.
+    browser_standby_seconds: f64,
 }
 
 impl Default for RawSession {
@@ -409,6 +411,7 @@ impl Default for RawSession {
             live: 1000,
             keep_days: 30.0,
             keep_output_hours: 24.0,
+            browser_standby_seconds: 30.0,
         }
     }
 }
@@ -544,6 +547,8 @@ pub struct SessionPolicy {
     pub keep_us: u64,
     /// How long the output of an execution is kept.
     pub keep_output_us: u64,
+    /// After how long without use a browser is frozen.
+    pub standby_after: Option<Duration>,
     /// Limits of a session that asks for none.
     pub limits: Limits,
     /// The most that a session may ask for.
@@ -661,12 +666,17 @@ impl Raw {
 impl RawSession {
     fn resolve(self, limits: &RawLimits, ceiling: &RawLimits) -> Result<SessionPolicy, ConfigError> {
         let (limits, ceiling) = (limits.resolve("limits")?, ceiling.resolve("ceiling")?);
+        let standby = (self.browser_standby_seconds != 0.0).then(|| {
+            let span = span_us("session", "browser_standby_seconds", self.browser_standby_seconds);
+            span.map(Duration::from_micros)
+        });
         let policy = SessionPolicy {
             default_runtime: self.default_runtime,
             ttl_us: span_us("session", "ttl_seconds", self.ttl_seconds)?,
             ttl_us_max: span_us("session", "ttl_seconds_max", self.ttl_seconds_max)?,
             keep_us: span_us("session", "keep_days", self.keep_days * 86_400.0)?,
             keep_output_us: span_us("session", "keep_output_hours", self.keep_output_hours * 3600.0)?,
+            standby_after: standby.transpose()?,
             limits,
             ceiling,
         };

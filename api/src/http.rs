@@ -411,6 +411,10 @@ struct TotalsBody {
     memory_mib_ms: u64,
     /// Bytes sent to the network and got from it.
     egress_bytes: u64,
+    /// Microseconds in which browsers were open and could run.
+    browser_active_us: u64,
+    /// Microseconds in which they were frozen, because nobody used them.
+    browser_standby_us: u64,
     /// What it cost, in pico-dollars (10⁻¹²).
     #[schema(pattern = "^[0-9]+$")]
     cost_picos: String,
@@ -424,6 +428,8 @@ impl From<Totals> for TotalsBody {
             cpu_us: totals.cpu_us,
             memory_mib_ms: totals.memory_mib_ms,
             egress_bytes: totals.bytes,
+            browser_active_us: totals.browser.active_us,
+            browser_standby_us: totals.browser.standby_us,
             cost_picos: totals.cost_picos.to_string(),
         }
     }

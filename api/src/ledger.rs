@@ -32,7 +32,8 @@ use crate::words::{
     CloseReason, Engine, ExecutionStatus, Language, LimitName, RecordKind, Runtime, SessionStatus,
 };
 use anchorhold_sandbox::{
-    Accounted, Boottime, CellId, Digest, ExecutionId, Limits, Network, Piece, SessionId, Taking, Walls,
+    Accounted, Boottime, BrowserTime, CellId, Digest, ExecutionId, Limits, Network, Piece, SessionId, Taking,
+    Walls,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions as _;
@@ -342,6 +343,8 @@ pub struct Totals {
     pub memory_mib_ms: u64,
     /// Bytes moved or kept.
     pub bytes: u64,
+    /// How long browsers were their sessions'.
+    pub browser: BrowserTime,
     /// Money; a sum may exceed what one record holds.
     pub cost_picos: i128,
 }

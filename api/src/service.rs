@@ -533,6 +533,7 @@ impl Service {
             env: row.terms.env.clone(),
             network: row.terms.network.clone(),
             window: row.terms.viewport.map_or(Window::default(), |(width, height)| Window { width, height }),
+            standby_after: self.0.policy.standby_after,
             expires_at: row.expires_boot,
         }
     }

@@ -193,8 +193,10 @@ words!(
     RecordKind {
         /// One execution.
         Execution = "execution",
-        /// What a session's cells used between and after executions.
+        /// What a session's interpreters used between and after executions.
         Standing = "standing",
+        /// A browser: how long it was its session's, and what it used between and after its actions.
+        Browser = "browser",
         /// Bytes to and from the network: of one execution, or, without one, what came between and after them.
         Egress = "egress",
     }

@@ -21,6 +21,7 @@
 //! - `locate`: from a target to a point, through frames and shadow roots. `agent.js` asks and answers inside the documents.
 //! - `store`: files for a page, what its site stores, downloads.
 //! - `script`: JavaScript in documents. `input`, `navigate`, `view`, `capture`: the actions.
+//! - `window`: how large windows are.
 //!
 //! # How much of chromiumoxide is used
 //!
@@ -52,6 +53,7 @@ mod script;
 mod state;
 mod store;
 mod view;
+mod window;
 
 pub use action::{
     Action, Area, Button, Chord, Clip, Cookie, Cookies, DEFAULT_SNAPSHOT_BYTES, Field, FieldValue, Format,

@@ -11,12 +11,15 @@ use chromiumoxide_cdp::cdp::browser_protocol::target::{
 use chromiumoxide_cdp::cdp::browser_protocol::{emulation, network, page};
 use chromiumoxide_cdp::cdp::js_protocol::runtime;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 /// Runs in every document, in a world of its own.
 const AGENT: &str = include_str!("agent.js");
+
+/// How long a new page waits until its window has its size.
+const RESIZE_WAIT: Duration = Duration::from_secs(1);
 
 /// Clones share it.
 #[derive(Debug, Clone)]
@@ -106,12 +109,13 @@ impl Listener for Watcher {
         let effects = self.state.lock().unwrap_or_else(PoisonError::into_inner).apply(event.session, seen);
         for effect in effects {
             match effect {
-                Effect::Prepare(session) => prepare(connection, &session),
-                Effect::Resume(session) => {
-                    connection.tell(Some(&session), &runtime::RunIfWaitingForDebuggerParams {});
+                Effect::Prepare(session) => {
+                    prepare(connection, &session);
+                    self.start(connection, session);
                 }
+                Effect::Resume(session) => run(connection, &session),
                 Effect::Close(session, target) => {
-                    connection.tell(Some(&session), &runtime::RunIfWaitingForDebuggerParams {});
+                    run(connection, &session);
                     connection.tell(None, &CloseTargetParams::new(target));
                 }
                 Effect::AcceptDialog(session) => {
@@ -125,6 +129,19 @@ impl Listener for Watcher {
 }
 
 impl Watcher {
+    /// Lets a page or a frame run; a page when its window has its size.
+    fn start(&self, connection: &Connection, session: SessionId) {
+        let sizing = self.state.lock().unwrap_or_else(PoisonError::into_inner).sizing_of(&session);
+        let Some(sizing) = sizing else { return run(connection, &session) };
+        let connection = connection.clone();
+        tokio::spawn(async move {
+            if let Err(error) = sizing.apply(&connection, &session, Instant::now() + RESIZE_WAIT).await {
+                tracing::warn!(%error, "a window keeps its size");
+            }
+            run(&connection, &session);
+        });
+    }
+
     /// Only the newest is kept.
     fn picture(&self, session: Option<&str>, frame: crate::event::Frame) {
         let Some(session) = session else { return };
@@ -133,7 +150,7 @@ impl Watcher {
     }
 }
 
-/// Makes a new page or frame report, and puts our script into it.
+/// Makes a new page or frame, which does not run yet, report, and puts our script into it.
 fn prepare(connection: &Connection, session: &SessionId) {
     let session = Some(session);
     connection.tell(session, &page::EnableParams::default());
@@ -152,7 +169,10 @@ fn prepare(connection: &Connection, session: &SessionId) {
     connection.tell(session, &attach_to("iframe"));
     // Otherwise only one tab of the browser has the focus, and fields in others do not get focus events.
     connection.tell(session, &emulation::SetFocusEmulationEnabledParams::new(true));
-    connection.tell(session, &runtime::RunIfWaitingForDebuggerParams {});
+}
+
+fn run(connection: &Connection, session: &SessionId) {
+    connection.tell(Some(session), &runtime::RunIfWaitingForDebuggerParams {});
 }
 
 /// Sessions for targets of one kind, through the one pipe. They wait until they are told to run, so that nothing of a

@@ -8,6 +8,7 @@ use crate::outcome::{Failure, Navigated, Outcome, Reply, TabInfo};
 use crate::screen::{Hold, Screen};
 use crate::state::{Dialog, TabId};
 use crate::view::View;
+use crate::window::Sizing;
 use chromiumoxide_cdp::cdp::browser_protocol::page::FrameId;
 use chromiumoxide_cdp::cdp::browser_protocol::target::{self, SessionId, TargetId};
 use chromiumoxide_cdp::cdp::browser_protocol::{emulation, network, page, storage};
@@ -72,6 +73,18 @@ impl Browser {
             outcomes.push(outcome);
         }
         outcomes
+    }
+
+    /// Gives the window this size (CSS pixels), and all windows to come for which no page asks for another.
+    ///
+    /// # Errors
+    /// When no tab is open, or the browser does not answer.
+    pub async fn resize(&self, width: u16, height: u16, deadline: Instant) -> Result<(), Failure> {
+        let page = self.link.state().tabs.first().map(|tab| tab.session.clone()).ok_or(NO_TAB)?;
+        let wanted = (width.into(), height.into());
+        let sizing = Sizing::learn(&self.link.connection, &page, wanted, deadline).await?;
+        self.link.state().sizing = Some(sizing);
+        Ok(sizing.apply(&self.link.connection, &page, deadline).await?)
     }
 
     /// Ends when the browser has ended.

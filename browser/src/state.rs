@@ -13,6 +13,7 @@
 
 use crate::connection::CallError;
 use crate::event::{Attached, Lifecycle, Response, Seen, World};
+use crate::window::Sizing;
 use chromiumoxide_cdp::cdp::browser_protocol::network::LoaderId;
 use chromiumoxide_cdp::cdp::browser_protocol::page::FrameId;
 use chromiumoxide_cdp::cdp::browser_protocol::target::{SessionId, TargetId};
@@ -171,6 +172,8 @@ pub(crate) struct State {
     pub tabs: Vec<Tab>,
     /// The tab that actions go to.
     pub current: Option<TabId>,
+    /// What is done about the windows of new tabs.
+    pub sizing: Option<Sizing>,
     last_tab: u32,
     worlds: HashMap<(SessionId, FrameId), WorldId>,
 }
@@ -178,6 +181,11 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn tab(&self, id: TabId) -> Option<&Tab> {
         self.tabs.iter().find(|tab| tab.id == id)
+    }
+
+    /// What is done about the window of this page, which is new.
+    pub(crate) fn sizing_of(&self, page: &SessionId) -> Option<Sizing> {
+        self.sizing.filter(|_| self.tabs.iter().any(|tab| tab.session == *page))
     }
 
     pub(crate) fn world(&self, session: &SessionId, frame: &FrameId) -> Option<&WorldId> {

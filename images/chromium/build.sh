@@ -9,6 +9,11 @@ here=$(cd "$(dirname "$0")" && pwd)
 unpack "$root" "$here/packages"
 undocument "$root"
 mountpoints "$root"
+# A browser starts before it has a workspace. This is mounted over the directory that the link names, and Landlock allows
+# the one above it.
+mkdir -p "$root/session/workspace"
+rmdir "$root/workspace"
+ln -s session/workspace "$root/workspace"
 (
     cd "$root"
     # Not read by Chromium. Its own programs, the libraries, the fonts and their configuration stay.

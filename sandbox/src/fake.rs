@@ -183,6 +183,7 @@ impl Shared {
             ToWarden::Socket { tag, .. } => self.say(&FromWarden::Socket { tag }),
             ToWarden::Kill { cell } if !self.deaf => self.end(cell, Cause::Killed),
             ToWarden::Kill { .. }
+            | ToWarden::Freeze { .. }
             | ToWarden::Renew { .. }
             | ToWarden::Reroute { .. }
             | ToWarden::Shutdown => {}
@@ -274,6 +275,7 @@ impl Shared {
             memory_peak_bytes: 4 << 20,
             oom_kills: u64::from(cause == Cause::OutOfMemory),
             traffic: known.traffic.read(),
+            browser: None,
         };
         self.tombstones.push(tombstone.clone());
         self.say(&FromWarden::CellEnded(tombstone));
@@ -356,7 +358,11 @@ impl FakeCell {
                 ToCell::Attach { generation } => self.attach(generation),
                 ToCell::Acknowledge { execution } => self.said.retain(|(id, ..)| *id != execution),
                 ToCell::File(request) => self.file(&request, descriptors),
-                ToCell::Input { .. } | ToCell::Complete { .. } | ToCell::Commit(_) | ToCell::Watch => {}
+                ToCell::Input { .. }
+                | ToCell::Complete { .. }
+                | ToCell::Prepare { .. }
+                | ToCell::Commit(_)
+                | ToCell::Watch => {}
             }
         }
     }

@@ -37,7 +37,7 @@ mod fake;
 mod tests;
 
 pub use anchorhold_jail::control::{
-    Boottime, Cause, Class, Digest, DigestError, Image, Interpreter, Tombstone, Window,
+    Boottime, BrowserTime, Cause, Class, Digest, DigestError, Image, Interpreter, Tombstone, Window,
 };
 pub use anchorhold_jail::egress::{Decision, HOSTS_MAX, Network, Traffic, Way};
 pub use anchorhold_jail::hatch::{ArchiveFormat, Change, Dialect, Entry, EntryKind, FileError, Part};
@@ -49,7 +49,7 @@ pub use feed::{BEGINNING, Follower, Piece, PieceKind, Said, Slice, cut, slices};
 pub use files::{Download, FileBody, Unpacked, Written};
 pub use limits::{LimitError, LimitField, Limits, RequestedLimits};
 pub use sandbox::{Event, Sandbox};
-pub use session::{ContextStatus, Session, SessionSpec, SessionState};
+pub use session::{ContextStatus, Session, SessionSpec, SessionState, Watching};
 pub use usage::{Accounted, Taking, Usage};
 pub use wires::{Line, Wires, wires};
 pub use workspace::{PathError, WorkspacePath};

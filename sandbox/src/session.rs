@@ -35,6 +35,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub(crate) use cell::Cell;
+pub use cell::Watching;
 
 /// Where a program of the session may listen, in the order of the warden's sockets.
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -58,6 +59,8 @@ pub struct SessionSpec {
     pub network: Network,
     /// How large its browser's window is.
     pub window: Window,
+    /// After how long without use its browser is frozen; never where nothing is said.
+    pub standby_after: Option<Duration>,
     /// When the warden ends it by itself.
     pub expires_at: Boottime,
 }
@@ -158,16 +161,11 @@ impl Session {
         ticket.result().await
     }
 
-    /// Has a context's cell converse by these pipes beside what it runs. `Some`: it has no cell, and they are not used.
-    pub fn watch(&self, context: &ContextKey, wires: Wires) -> Option<Wires> {
-        let core = locked(&self.inner.core);
-        match core.cell(context).zip(Packets::new(&ToCell::Watch).ok()) {
-            Some((cell, packets)) => {
-                cell.send(packets, vec![wires.heard, wires.told]);
-                None
-            }
-            None => Some(wires),
-        }
+    /// Has a context's cell converse by these pipes beside what it runs. `None`: it has no cell. The cell counts as used for
+    /// as long as the answer is kept.
+    pub fn watch(&self, context: &ContextKey, wires: Wires) -> Option<Watching> {
+        let packets = Packets::new(&ToCell::Watch).ok()?;
+        locked(&self.inner.core).watching(&self.inner, context, packets, vec![wires.heard, wires.told])
     }
 
     /// Ends an execution, running or waiting; its result says what became of it. `false`: it is neither here.
@@ -485,7 +483,8 @@ impl Given {
         };
         let counters = Counters::from_descriptors(self.descriptors)?;
         let channel = crate::channel::Channel::new(hatch).ok()?;
-        let cell = Cell { id: self.info.cell, channel, counters, traffic, gone: Default::default() };
+        let CellInfo { cell: id, class, .. } = self.info;
+        let cell = Cell { id, class, channel, counters, traffic, gone: Default::default() };
         Some((Arc::new(cell), self.info.cpu_base_us, self.walls))
     }
 }

@@ -420,8 +420,7 @@ fn a_browser_that_dies_begins_anew(shared: &Shared) -> Result<()> {
     let session = session(&client)?;
     done(&client, &session, json!([{"type": "navigate", "url": FORM}]))?;
     // pid 1 drives it; the next one is Chromium.
-    let mut processes = pids(&session);
-    processes.sort_unstable();
+    let processes = pids(&session);
     let killed = std::process::Command::new("kill").args(["-9", &processes[1].to_string()]).status()?;
     ensure!(killed.success(), "kill");
     let answer = act(&client, &session, json!([{"type": "snapshot"}]));

@@ -21,8 +21,8 @@ tests!(
 );
 
 fn every_missing_wall_refuses_the_cell(_: &Shared) -> Result<()> {
-    use anchorhold_jail::fault::{PROGRAM_STEPS, STEPS};
-    for step in STEPS.iter().chain(PROGRAM_STEPS) {
+    use anchorhold_jail::fault::{BROWSER_STEPS, PROGRAM_STEPS, STEPS};
+    for step in STEPS.iter().chain(PROGRAM_STEPS).chain(BROWSER_STEPS) {
         let server = Server::start(Options::default().fault(step))?;
         let client = server.client()?;
         if STEPS.contains(step) {
@@ -34,7 +34,7 @@ fn every_missing_wall_refuses_the_cell(_: &Shared) -> Result<()> {
         let run = client.post(&format!("/v1/sessions/{session}/browser/actions"), &actions)?;
         assert_eq!(run.problem(503), "isolation_unavailable", "{step}, browser: {}", run.text());
         // The zygote's own steps are the same; to wait for a Python that never comes takes long.
-        if !step.starts_with("zygote_") {
+        if !step.starts_with("zygote_") && !BROWSER_STEPS.contains(step) {
             let run = client.post("/v1/run", &json!({"command": ["true"]}))?;
             assert_eq!(run.problem(503), "isolation_unavailable", "{step}, native: {}", run.text());
         }

@@ -50,6 +50,7 @@ mod egress;
 mod executions;
 mod faults;
 mod files;
+mod hostile;
 mod http2;
 mod inputs;
 mod isolation;
@@ -64,6 +65,7 @@ mod openapi;
 mod preview;
 mod restart;
 mod sessions;
+mod standby;
 mod streams;
 mod takeover;
 mod tenants;
@@ -89,6 +91,8 @@ const ROOMS: &[Room] = &[
     inputs::all,
     openapi::all,
     browser::all,
+    standby::all,
+    hostile::all,
     native::all,
     preview::all,
     terminal::all,

@@ -265,12 +265,14 @@ fn close(schema: &mut Value) {
 
 /// The value without what differs each time: ids, times, what was measured, and the walls of this host.
 fn masked(name: &str, value: &Value) -> Value {
-    const MEASURED: [&str; 9] = [
+    const MEASURED: [&str; 11] = [
         "wall_us",
         "cpu_us",
         "queued_us",
         "memory_peak_bytes",
         "memory_mib_ms",
+        "browser_active_us",
+        "browser_standby_us",
         // Of cells that ended meanwhile.
         "records",
         "cost_picos",

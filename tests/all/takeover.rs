@@ -25,6 +25,7 @@ tests!(
     what_listens_inside_is_reached_by_nobody,
     a_fork_bomb_stays_in_its_cell,
     a_memory_bomb_stays_in_its_cell,
+    what_the_filter_refuses_gains_nothing,
 );
 
 fn evil(options: Options) -> Result<(Server, Client)> {
@@ -68,9 +69,7 @@ fn golden(name: &str, shown: &str) -> Result<()> {
 
 /// The processes of a session's cells, from outside: the driver first.
 fn pids(session: &str) -> Vec<u32> {
-    let mut pids = host::cell_processes(session.trim_start_matches("ses_"));
-    pids.sort_unstable();
-    pids
+    host::cell_processes(session.trim_start_matches("ses_"))
 }
 
 /// The cell as the host sees it: every process is as powerless as it was.
@@ -318,6 +317,93 @@ fn a_memory_bomb_stays_in_its_cell(_: &Shared) -> Result<()> {
     for session in [other, session] {
         client.close(&session)?;
     }
+    server.stop()?;
+    Ok(())
+}
+
+/// Chromium itself, which a driver tells whatever it is asked to, without a filter.
+fn unfiltered(client: &Client, session: &str, call: &str) -> Result<Value> {
+    let answer = attack(client, session, call)?;
+    serde_json::from_str(&answer).with_context(|| format!("{call}: {answer}"))
+}
+
+/// The text of the page, after a while in which it may load.
+fn page_text(client: &Client, session: &str) -> Result<String> {
+    std::thread::sleep(Duration::from_millis(300));
+    let answer =
+        unfiltered(client, session, "Runtime.evaluate expression=document.documentElement.innerText")?;
+    Ok(answer["result"]["result"]["value"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The walls stand without the filter of the protocol: each call here is one that it refuses or rewrites.
+fn what_the_filter_refuses_gains_nothing(_: &Shared) -> Result<()> {
+    let inside = TcpListener::bind("127.0.0.1:0")?;
+    inside.set_nonblocking(true)?;
+    let port = inside.local_addr()?.port();
+    let secret = tempfile::NamedTempFile::new()?;
+    std::fs::write(secret.path(), "a secret of the host")?;
+    let (server, client) = evil(Options::default().fault("unfiltered"))?;
+    let session = session(&client, json!({}))?;
+    client.put(&format!("/v1/sessions/{session}/files/own.txt"), "the session's own")?.expect(201);
+    let call = |call: &str| unfiltered(&client, &session, call);
+    let text = |url: &str| -> Result<String> {
+        call(&format!("Page.navigate url={url}"))?;
+        page_text(&client, &session)
+    };
+    // Files: those of the image and of the session.
+    ensure!(text("file:///workspace/own.txt")?.contains("the session's own"), "it reads no files at all");
+    for path in [secret.path().to_string_lossy().as_ref(), "/etc/shadow", "/root", "/home", "/proc/1/environ"]
+    {
+        let shown = text(&format!("file://{path}"))?;
+        ensure!(!shown.contains("secret") && !shown.contains("root:"), "{path}: {shown}");
+    }
+    let upload = "DOM.setFileInputFiles nodeId=2 files=[/etc/shadow]";
+    call("DOM.getDocument depth=1")?;
+    ensure!(call(upload)?.get("error").is_some(), "an upload from the host");
+    // Downloads go nowhere but to the session's files and the browser's own.
+    for place in ["/", "/usr/lib", "/etc", "/proc", "/dev"] {
+        let there = || -> Result<BTreeSet<_>> {
+            // The cell of the session's files has another root.
+            let mut all = pids(&session).into_iter().map(|pid| format!("/proc/{pid}/root"));
+            let inside = all.find(|root| Path::new(root).join("session").exists()).context("a root")? + place;
+            let listed = std::fs::read_dir(&inside).with_context(|| inside.clone())?.flatten();
+            let names = listed.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            Ok(names.filter(|name| name.parse::<u32>().is_err()).collect())
+        };
+        let before = there()?;
+        call(&format!("Browser.setDownloadBehavior behavior=allow downloadPath={place}"))?;
+        call("Page.navigate url=data:application/octet-stream,hello")?;
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(there()?, before, "{place} was written to");
+    }
+    // The network: a context without a proxy reaches the cell's own loopback, where nothing is.
+    let direct = "Target.createBrowserContext proxyServer=direct:// proxyBypassList=*";
+    let context = call(direct)?["result"]["browserContextId"].as_str().context("a context")?.to_owned();
+    for url in [
+        format!("http://127.0.0.1:{port}/"),
+        format!("http://[::1]:{port}/"),
+        "http://169.254.169.254/".into(),
+    ] {
+        call(&format!("Target.createTarget url={url} browserContextId={context}"))?;
+    }
+    call("Tethering.bind port=9222")?;
+    std::thread::sleep(Duration::from_millis(500));
+    ensure!(inside.accept().is_err(), "somebody came in");
+    ensure!(TcpStream::connect("127.0.0.1:9222").is_err(), "it listens on the host");
+    // And what is for developers tells nothing of the host that the cell does not show anyway.
+    for url in ["chrome://version", "chrome://gpu", "chrome://sandbox", "view-source:file:///etc/shadow"] {
+        let shown = text(url)?;
+        ensure!(!shown.contains("root:"), "{url}: {shown}");
+    }
+    // As powerless as ever; its sandbox's helper has the capabilities of its own nested namespace alone.
+    for process in pids(&session) {
+        let status = |field: &str| host::status(process, field).unwrap_or_default();
+        assert_eq!((&*status("NoNewPrivs"), &*status("Seccomp")), ("1", "2"), "process {process}");
+        assert_ne!(host::namespace(process, "net"), host::namespace(std::process::id(), "net"));
+    }
+    let _answered_or_gone = call("Browser.close");
+    client.close(&session)?;
+    ensure!(pids(&session).is_empty(), "left behind");
     server.stop()?;
     Ok(())
 }

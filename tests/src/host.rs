@@ -65,7 +65,7 @@ pub fn cgroups(needle: &str) -> Vec<PathBuf> {
 }
 
 /// Processes in the cells of live sessions: members of groups that are named after cells and are below a session's
-/// (cells that nobody took have groups too, but directly below ours).
+/// (cells that nobody took have groups too, but directly below ours). The oldest first: of a cell, its pid 1.
 pub fn cell_processes(needle: &str) -> Vec<u32> {
     let name = |path: &Path| path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
     let of_a_session = |path: &PathBuf| {
@@ -74,8 +74,7 @@ pub fn cell_processes(needle: &str) -> Vec<u32> {
     };
     let cells = cgroups(needle).into_iter().filter(of_a_session);
     let text: String = cells.filter_map(|p| fs::read_to_string(p.join("cgroup.procs")).ok()).collect();
-    let pids: BTreeSet<u32> = text.lines().filter_map(|l| l.parse().ok()).collect();
-    pids.into_iter().collect()
+    oldest_first(&text)
 }
 
 /// Processes of cells of a server that wait for sessions: their groups are directly below the server's.
@@ -86,8 +85,20 @@ pub fn waiting_cells(cgroup: &str) -> Vec<u32> {
     };
     let cells = cgroups(cgroup).into_iter().filter(waits);
     let text: String = cells.filter_map(|p| fs::read_to_string(p.join("cgroup.procs")).ok()).collect();
-    let pids: BTreeSet<u32> = text.lines().filter_map(|l| l.parse().ok()).collect();
-    pids.into_iter().collect()
+    oldest_first(&text)
+}
+
+/// Numbers of processes, each once. Numbers are used again, so they say nothing of age.
+fn oldest_first(text: &str) -> Vec<u32> {
+    let aged = |pid: u32| Some((started(pid)?, pid));
+    let pids: BTreeSet<(u64, u32)> = text.lines().filter_map(|l| l.parse().ok().and_then(aged)).collect();
+    pids.into_iter().map(|(_, pid)| pid).collect()
+}
+
+/// When a process began, in ticks since the machine did. See proc_pid_stat(5), `starttime`.
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// What must be the same before and after.

@@ -101,7 +101,10 @@ impl Server {
         command.arg("--data-dir").arg(self.data_dir()).arg("--image-dir");
         command.arg(self.options.images.clone().unwrap_or_else(image_dir));
         // Most tests need no native cells, and are about the guests of the wasm runtime.
-        command.env("ANCHORHOLD_POOL_NATIVE", "0").env("ANCHORHOLD_SESSION_DEFAULT_RUNTIME", "wasm");
+        command
+            .env("ANCHORHOLD_POOL_NATIVE", "0")
+            .env("ANCHORHOLD_POOL_BROWSER", "0")
+            .env("ANCHORHOLD_SESSION_DEFAULT_RUNTIME", "wasm");
         command.envs(self.options.settings.iter().map(|(k, v)| (k, v)));
         // A group of its own, so that an interrupt at the terminal reaches this program first.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);

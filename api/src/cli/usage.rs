@@ -32,7 +32,16 @@ pub fn usage(arguments: &UsageArguments) -> anyhow::Result<()> {
 }
 
 fn table(lines: &[Value]) -> Table {
-    let mut table = Table::new(&["GROUP", "RECORDS", "WALL S", "CPU S", "MEMORY GIB·S", "COST"]);
+    let mut table = Table::new(&[
+        "GROUP",
+        "RECORDS",
+        "WALL S",
+        "CPU S",
+        "MEMORY GIB·S",
+        "BROWSER S",
+        "STANDBY S",
+        "COST",
+    ]);
     for line in lines {
         table.line([
             if line["group"].is_null() { "all".to_owned() } else { field(line, "group") },
@@ -40,6 +49,8 @@ fn table(lines: &[Value]) -> Table {
             thousandths(&line["wall_us"], 1000),
             thousandths(&line["cpu_us"], 1000),
             thousandths(&line["memory_mib_ms"], 1024),
+            thousandths(&line["browser_active_us"], 1000),
+            thousandths(&line["browser_standby_us"], 1000),
             dollars(&field(line, "cost_picos")),
         ]);
     }

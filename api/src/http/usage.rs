@@ -58,6 +58,10 @@ struct RecordBody {
     memory_mib_ms: u64,
     /// Bytes sent to the network and got from it.
     bytes: u64,
+    /// Microseconds in which a browser was open and could run.
+    browser_active_us: u64,
+    /// Microseconds in which it was frozen, because nobody used it.
+    browser_standby_us: u64,
     /// The version of the prices that it was billed by.
     price_version: String,
     /// What it cost, in pico-dollars (10⁻¹²).
@@ -79,6 +83,8 @@ impl From<Record> for RecordBody {
             cpu_us: record.used.cpu_us,
             memory_mib_ms: record.used.memory_mib_ms,
             bytes: record.used.bytes,
+            browser_active_us: record.used.browser.active_us,
+            browser_standby_us: record.used.browser.standby_us,
             price_version: record.price_version,
             cost_picos: record.used.cost_picos.to_string(),
             estimated: record.estimated,
@@ -128,12 +134,19 @@ struct PricesBody<'a> {
     /// One GiB sent to the network or got from it.
     #[schema(pattern = "^[0-9]+$")]
     egress_gib_picos: String,
+    /// An hour of a browser that can run; what its actions use is paid beside it.
+    #[schema(pattern = "^[0-9]+$")]
+    browser_active_hour_picos: String,
+    /// An hour of a browser that is frozen.
+    #[schema(pattern = "^[0-9]+$")]
+    browser_standby_hour_picos: String,
 }
 
 /// List a session's records
 ///
 /// One for each execution and one for its bytes to and from the network, where there were any; and the same for what its
-/// interpreters used between executions and after them. The newest first.
+/// interpreters used between executions and after them. One for each browser that was closed, with the time in which it was
+/// open. The newest first.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/usage", tag = "Usage", operation_id = "session_usage",
     params(sent::SessionPath, sent::PageQuery),
@@ -221,5 +234,7 @@ pub(super) async fn prices(State(door): State<Door>, Caller(_): Caller) -> Respo
         cpu_core_hour_picos: plan.cpu_core_hour_picos.to_string(),
         memory_gib_hour_picos: plan.memory_gib_hour_picos.to_string(),
         egress_gib_picos: plan.egress_gib_picos.to_string(),
+        browser_active_hour_picos: plan.browser_active_hour_picos.to_string(),
+        browser_standby_hour_picos: plan.browser_standby_hour_picos.to_string(),
     })
 }

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::service::Defaults;
 use crate::words::{ExecutionStatus, SessionStatus};
-use anchorhold_sandbox::{Accounted, Boottime, CellId, ExecutionId, SessionId};
+use anchorhold_sandbox::{Accounted, Boottime, BrowserTime, CellId, ExecutionId, SessionId};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use std::str::FromStr;
@@ -93,6 +93,8 @@ macro_rules! totals {
     () => {
         "count(*) AS n, coalesce(sum(wall_us), 0) AS wall_us, coalesce(sum(cpu_us), 0) AS cpu_us, \
          coalesce(sum(memory_mib_ms), 0) AS memory_mib_ms, coalesce(sum(bytes), 0) AS bytes, \
+         coalesce(sum(browser_active_us), 0) AS browser_active_us, \
+         coalesce(sum(browser_standby_us), 0) AS browser_standby_us, \
          coalesce(sum(cost_picos / 1000000000), 0) AS cost_high, \
          coalesce(sum(cost_picos % 1000000000), 0) AS cost_low"
     };
@@ -423,10 +425,18 @@ fn record(row: &SqliteRow) -> Result<Record, LedgerError> {
             cpu_us: counted(row.try_get("cpu_us")?),
             memory_mib_ms: counted(row.try_get("memory_mib_ms")?),
             bytes: counted(row.try_get("bytes")?),
+            browser: browser_time(row)?,
             cost_picos: i128::from(row.try_get::<i64, _>("cost_picos")?),
         },
         price_version: row.try_get("price_version")?,
         estimated: row.try_get("estimated")?,
+    })
+}
+
+fn browser_time(row: &SqliteRow) -> Result<BrowserTime, LedgerError> {
+    Ok(BrowserTime {
+        active_us: counted(row.try_get("browser_active_us")?),
+        standby_us: counted(row.try_get("browser_standby_us")?),
     })
 }
 
@@ -438,6 +448,7 @@ fn totals(row: &SqliteRow) -> Result<Totals, LedgerError> {
         cpu_us: counted(row.try_get("cpu_us")?),
         memory_mib_ms: counted(row.try_get("memory_mib_ms")?),
         bytes: counted(row.try_get("bytes")?),
+        browser: browser_time(row)?,
         cost_picos: i128::from(high) * HALF + i128::from(low),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::price::{Plan, Used};
-use anchorhold_sandbox::{Cause, Network, Tombstone, Traffic};
+use anchorhold_sandbox::{BrowserTime, Cause, Network, Tombstone, Traffic};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,6 +100,7 @@ fn tombstone(cell: CellId, session: SessionId, count: u64) -> Tombstone {
         memory_peak_bytes: 0,
         oom_kills: 0,
         traffic: Traffic { sent_bytes: count / 3, received_bytes: count - count / 3 },
+        browser: None,
     }
 }
 
@@ -209,6 +210,40 @@ async fn old_things_go_and_what_is_kept_stays() {
     ledger.sweep(100, 100).await.unwrap();
     assert!(ledger.session("default", row.id).await.unwrap().is_none());
     assert!(ledger.records(row.id, None, 10).await.unwrap().items.is_empty());
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_browsers_time_is_recorded_once_when_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    let row = session_row();
+    ledger.open_session(&row, None).await.unwrap();
+    let (id, new) = (CellId::random(), new_execution(row.id));
+    ledger.open_execution(&new, None).await.unwrap();
+    ledger.close_execution(&closing(&new, cell(id, 10), 10)).await.unwrap();
+    let browser = BrowserTime { active_us: 7_000_000, standby_us: 90_000_000 };
+    let gone = Tombstone { browser: Some(browser), ..tombstone(id, row.id, 25) };
+    let plan = Plan::default();
+    for _ in 0..2 {
+        ledger.settle_cell(&gone, &plan, 20).await.unwrap();
+    }
+    // One that did nothing between its actions was open all the same.
+    let (idle, other) = (CellId::random(), BrowserTime { active_us: 1_000, standby_us: 0 });
+    let gone = Tombstone { browser: Some(other), ..tombstone(idle, row.id, 0) };
+    ledger.settle_cell(&gone, &plan, 20).await.unwrap();
+    let records = ledger.records(row.id, None, 10).await.unwrap().items;
+    let browsers: Vec<_> = records.iter().filter(|record| record.kind == RecordKind::Browser).collect();
+    let used = |record: &Record| (record.id.clone(), record.used.cpu_us, record.used.browser);
+    assert_eq!(
+        browsers.iter().map(|record| used(record)).collect::<Vec<_>>(),
+        [(idle.to_string(), 0, other), (id.to_string(), 15, browser)]
+    );
+    let cost = plan.cost(Used { cpu_us: 15, browser, ..Used::default() });
+    assert_eq!(browsers[1].used.cost_picos, i128::from(cost));
+    assert!(records.iter().all(|record| record.kind != RecordKind::Standing));
+    let all = ledger.totals(&[row.id]).await.unwrap()[0];
+    assert_eq!(all.browser, BrowserTime { active_us: 7_001_000, standby_us: 90_000_000 });
     ledger.close().await;
 }
 

@@ -5,8 +5,10 @@ use super::{
 };
 use crate::price::{Plan, Used};
 use crate::service::{Defaults, derived_id};
-use crate::words::{CloseReason, ExecutionStatus};
-use anchorhold_sandbox::{Accounted, Boottime, ExecutionId, Network, SessionId, Tombstone, Walls};
+use crate::words::{CloseReason, ExecutionStatus, RecordKind};
+use anchorhold_sandbox::{
+    Accounted, Boottime, BrowserTime, ExecutionId, Network, SessionId, Tombstone, Walls,
+};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments as _, Connection as _, Encode, Row as _, Sqlite, Type};
 use std::collections::BTreeMap;
@@ -94,7 +96,8 @@ macro_rules! record {
     ($select:literal) => {
         concat!(
             "INSERT OR IGNORE INTO records (id, tenant, session_id, kind, execution_id, cell_id, from_us, to_us, \
-             wall_us, cpu_us, memory_mib_ms, bytes, price_version, cost_picos, estimated) SELECT ",
+             wall_us, cpu_us, memory_mib_ms, bytes, price_version, cost_picos, estimated, browser_active_us, \
+             browser_standby_us) SELECT ",
             $select
         )
     };
@@ -116,17 +119,17 @@ macro_rules! count_cell {
 static CLOSE_EXECUTION: Sql = sql!(
     "UPDATE executions SET status = ?, ended_us = ?, place = ?, report = ?, output = ? \
      WHERE id = ? AND ended_us IS NULL",
-    record!("?, ?, ?, 'execution', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0 WHERE changes() > 0"),
+    record!("?, ?, ?, 'execution', ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, 0, 0 WHERE changes() > 0"),
     count_cell!("place) SELECT ?, ?, ?, ?, ? WHERE changes() > 0", "place = excluded.place"),
-    record!("?, ?, ?, 'egress', ?, ?, ?, ?, 0, 0, 0, ?, ?, ?, 0 WHERE changes() > 0 AND ? > 0"),
+    record!("?, ?, ?, 'egress', ?, ?, ?, ?, 0, 0, 0, ?, ?, ?, 0, 0, 0 WHERE changes() > 0 AND ? > 0"),
 );
 static CLOSE_WITHOUT_RECORD: Sql = sql!(
     "UPDATE executions SET status = ?, ended_us = ?, report = ?, output = ? WHERE id = ? AND ended_us IS NULL"
 );
 
 static SETTLE_CELL: Sql = sql!(
-    record!("?, ?, ?, 'standing', NULL, ?, ?, ?, 0, ?, 0, 0, ?, ?, ? WHERE ? > 0"),
-    record!("?, ?, ?, 'egress', NULL, ?, ?, ?, 0, 0, 0, ?, ?, ?, ? WHERE ? > 0"),
+    record!("?, ?, ?, ?, NULL, ?, ?, ?, 0, ?, 0, 0, ?, ?, ?, ?, ? WHERE ? > 0"),
+    record!("?, ?, ?, 'egress', NULL, ?, ?, ?, 0, 0, 0, ?, ?, ?, ?, 0, 0 WHERE ? > 0"),
     count_cell!("ended_us) VALUES (?, ?, ?, ?, ?)", "ended_us = excluded.ended_us"),
 );
 
@@ -498,11 +501,10 @@ impl Ledger {
         let egress_bytes = last.egress_bytes.saturating_sub(recorded.egress_bytes);
         let lost = cpu_us + egress_bytes > 0 && self.lost_any(tombstone.session).await?;
         let (cell, session) = (tombstone.cell.to_string(), tombstone.session.to_string());
-        let rest = |binder: Binder, record: String, count: u64, used: Used| {
+        let of =
+            |binder: Binder, record: String| binder.bind(record).bind(tenant.clone()).bind(session.clone());
+        let rest = |binder: Binder, count: u64, used: Used| {
             binder
-                .bind(record)
-                .bind(tenant.clone())
-                .bind(session.clone())
                 .bind(cell.clone())
                 .bind(from_us)
                 .bind(now_us)
@@ -510,12 +512,18 @@ impl Ledger {
                 .bind(plan.version.clone())
                 .bind(if lost { 0 } else { plan.cost(used) })
                 .bind(lost)
-                .bind(stored(count))
         };
-        let standing = Used { cpu_us, ..Used::default() };
-        let values = rest(Binder::default(), cell.clone(), cpu_us, standing);
+        let kind = if tombstone.browser.is_some() { RecordKind::Browser } else { RecordKind::Standing };
+        let browser = tombstone.browser.unwrap_or_default();
+        let BrowserTime { active_us, standby_us } = browser;
+        let own = Used { cpu_us, browser, ..Used::default() };
+        let values = rest(of(Binder::default(), cell.clone()).bind(kind.as_str()), cpu_us, own)
+            .bind(stored(active_us))
+            .bind(stored(standby_us))
+            .bind(stored(cpu_us.saturating_add(active_us).saturating_add(standby_us)));
         let egress = Used { egress_bytes, ..Used::default() };
-        let values = rest(values, egress_record(&cell), egress_bytes, egress)
+        let values = rest(of(values, egress_record(&cell)), egress_bytes, egress)
+            .bind(stored(egress_bytes))
             .bind(cell.clone())
             .bind(session.clone())
             .bind(stored(last.cpu_us))

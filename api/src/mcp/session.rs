@@ -121,6 +121,10 @@ struct Sum {
     wall_us: u64,
     cpu_us: u64,
     memory_mib_ms: u64,
+    /// Microseconds in which browsers were open and could run.
+    browser_active_us: u64,
+    /// Microseconds in which they were frozen, because nobody used them.
+    browser_standby_us: u64,
     /// In 10⁻¹² dollars, decimal.
     cost_picos: String,
 }
@@ -132,6 +136,8 @@ impl From<Totals> for Sum {
             wall_us: totals.wall_us,
             cpu_us: totals.cpu_us,
             memory_mib_ms: totals.memory_mib_ms,
+            browser_active_us: totals.browser.active_us,
+            browser_standby_us: totals.browser.standby_us,
             cost_picos: totals.cost_picos.to_string(),
         }
     }

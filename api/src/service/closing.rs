@@ -18,7 +18,7 @@ impl Service {
         files: Option<Vec<ReturnedFile>>,
     ) -> Closing {
         let usage = &finished.usage;
-        let used = Used { cpu_us: usage.cpu_us, memory_mib_ms: usage.memory_mib_ms, egress_bytes: 0 };
+        let used = Used { cpu_us: usage.cpu_us, memory_mib_ms: usage.memory_mib_ms, ..Used::default() };
         let moved = Used { egress_bytes: usage.egress_bytes, ..Used::default() };
         // Two records, each rounded for itself.
         let cost = |used| if finished.cell.is_some() { self.0.prices.cost(used) } else { 0 };

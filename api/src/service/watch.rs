@@ -9,7 +9,7 @@ use super::live::{Live, lock};
 use super::{Await, OnDisconnect, Refusal, Service, browser, context_id};
 use crate::tenant::Tenant;
 use crate::words::{Language, Runtime};
-use anchorhold_sandbox::{Line, SessionId, wires};
+use anchorhold_sandbox::{Line, SessionId, Watching, wires};
 use serde::Deserialize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,6 +28,7 @@ pub struct Watch {
     pub line: Line,
     /// What the watcher may do.
     pub hand: Hand,
+    _watching: Watching,
     _stream: OwnedSemaphorePermit,
 }
 
@@ -84,8 +85,8 @@ impl Service {
     pub async fn watch(&self, tenant: &Tenant, session: SessionId, may_take: bool) -> Result<Watch, Refusal> {
         let stream = self.0.streams.clone().try_acquire_owned().map_err(|_| Refusal::Streams)?;
         let live = self.find(tenant, session).await?;
-        let line = match self.line(&live)? {
-            Some(line) => line,
+        let (line, watching) = match self.line(&live)? {
+            Some(seen) => seen,
             None => {
                 // No action makes it begin.
                 let nothing = browser::actions(Vec::new(), None, OnDisconnect::Continue);
@@ -94,7 +95,7 @@ impl Service {
             }
         };
         let hand = Hand { live, may_take, held: Mutex::default() };
-        Ok(Watch { line, hand, _stream: stream })
+        Ok(Watch { line, hand, _watching: watching, _stream: stream })
     }
 
     /// The first that is seen of the session's browser and `wanted`; nothing when it is not open.
@@ -105,7 +106,7 @@ impl Service {
         wanted: impl Fn(Sight) -> Option<T>,
     ) -> Result<Option<T>, Refusal> {
         let live = self.find(tenant, session).await?;
-        let Some(mut line) = self.line(&live)? else { return Ok(None) };
+        let Some((mut line, _watching)) = self.line(&live)? else { return Ok(None) };
         let seen = async {
             loop {
                 let sight = sight(&mut line).await?;
@@ -130,10 +131,10 @@ impl Service {
     }
 
     /// A line to the session's browser, if that is open.
-    fn line(&self, live: &Live) -> Result<Option<Line>, Refusal> {
+    fn line(&self, live: &Live) -> Result<Option<(Line, Watching)>, Refusal> {
         let place = self.place_named(browser::CONTEXT.into(), Language::Browser, None, Runtime::Native)?;
         let (wires, line) = wires()?;
-        Ok(live.cells.watch(&context_key(&place), wires).is_none().then_some(line))
+        Ok(live.cells.watch(&context_key(&place), wires).map(|watching| (line, watching)))
     }
 }
 

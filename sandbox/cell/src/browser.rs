@@ -7,13 +7,13 @@
 //! Two threads. The main one converses with Chromium, also between executions, because a browser that nobody listens to
 //! stops. The receiving thread reads the hatch and answers new listeners.
 
-mod chromium;
+pub mod chromium;
 
 use crate::life::{self, Walling};
 use crate::orders::{self, Order};
 use crate::outbox::Outbox;
 use anchorhold_browser::{Action, Browser, Departure, Failure, Outcome, Screen, page, report};
-use anchorhold_jail::control::Class;
+use anchorhold_jail::control::Window;
 use anchorhold_jail::hatch::{Execute, FromCell, How, VALUE_BYTES_MAX};
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::packet;
@@ -26,11 +26,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 /// How long Chromium may take to be ready.
 const START_WAIT: Duration = Duration::from_secs(9);
+/// How long it may take to give its window the size that the session wants.
+const RESIZE_WAIT: Duration = Duration::from_secs(1);
 /// How long the browser may take to say where it is, after everything.
 const WHERE_WAIT: Duration = Duration::from_secs(1);
 
@@ -41,20 +44,26 @@ const WATCHERS_MAX: usize = 16;
 const RESULT: &str = "application/vnd.anchorhold.action+json";
 const PAGE: &str = "application/vnd.anchorhold.page+json";
 
-/// Runs a cell in this process, from `Prepared` to its end.
+/// Runs a cell in this process, from before `Prepared` to its end. Its browser waits for the session with it.
 pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
     life::end_on_panic();
-    let (commit, [files, workspace, tmp, shm]) = life::wait_for_commit(&hatch);
+    let require_landlock = life::wait_for_identity(&hatch);
     let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
-    let namespaces = life::require(
-        &hatch,
-        root::furnish(Class::Browser, &[workspace, tmp, shm]).map_err(|e| e.to_string()),
-    );
-    let pipes = life::require(&hatch, chromium::start(&commit));
+    let namespaces = life::require(&hatch, root::furnish_alone().map_err(|e| e.to_string()));
+    let pipes = life::require(&hatch, chromium::start(require_landlock));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = life::require(&hatch, runtime.map_err(|e| format!("a runtime: {e}")));
     let mut browser = life::require(&hatch, runtime.block_on(chromium::meet(pipes, START_WAIT)));
     life::require(&hatch, namespaces.close().map_err(|e| e.to_string()));
+    life::say_prepared(&hatch);
+    life::require(&hatch, runtime.block_on(wait(&hatch, &browser)));
+    let (commit, [files, workspace]) = life::receive_commit(&hatch);
+    life::require(&hatch, root::put_workspace(&workspace).map_err(|e| e.to_string()));
+    if commit.window != Window::default() {
+        let Window { width, height } = commit.window;
+        let sized = runtime.block_on(browser.resize(width, height, Instant::now() + RESIZE_WAIT));
+        life::require(&hatch, sized.map_err(|e| format!("the window: {e}")));
+    }
     life::require(&hatch, walls.restrict(&commit, files.as_fd()));
     let store = life::require(&hatch, Store::open(&files).map_err(|e| format!("open the workspace: {e}")));
     let outbox = Arc::new(Outbox::new(hatch));
@@ -69,6 +78,21 @@ pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
     drop(listener);
     runtime.block_on(work(&mut browser, &outbox, &store, &mut orders));
     life::end()
+}
+
+/// Waits for what the warden says next. Meanwhile the browser is listened to.
+async fn wait(hatch: &OwnedFd, browser: &Browser) -> Result<(), String> {
+    let failed = |e: io::Error| format!("the hatch: {e}");
+    let heard = hatch.try_clone().map_err(failed)?;
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe because of types that lie about their descriptor; `OwnedFd` does not"
+    )]
+    let heard = AsyncFd::new(heard).map_err(failed)?;
+    tokio::select! {
+        heard = heard.readable() => heard.map(drop).map_err(failed),
+        () = browser.ended() => Err("the browser ended".to_owned()),
+    }
 }
 
 /// Executes until the browser or the hatch has ended.

@@ -129,7 +129,11 @@ impl Cell {
             }),
             ToCell::Acknowledge { .. } => {}
             // Of another kind of cell.
-            ToCell::Commit(_) | ToCell::Execute(_) | ToCell::Input { .. } | ToCell::Watch => life::end(),
+            ToCell::Prepare { .. }
+            | ToCell::Commit(_)
+            | ToCell::Execute(_)
+            | ToCell::Input { .. }
+            | ToCell::Watch => life::end(),
         }
     }
 

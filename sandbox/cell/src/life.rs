@@ -26,11 +26,30 @@ pub fn end_on_panic() {
     std::panic::set_hook(Box::new(|_| end()));
 }
 
+/// Waits until the warden has made this cell somebody; returns whether Landlock is required. Ends the cell when the warden
+/// hangs up instead.
+pub fn wait_for_identity(hatch: &OwnedFd) -> bool {
+    match packet::receive(hatch) {
+        Ok((ToCell::Prepare { require_landlock }, _)) => require_landlock,
+        _ => end(),
+    }
+}
+
 /// Says `Prepared` and waits for the commit and its descriptors. Ends the cell when the warden hangs up instead.
 pub fn wait_for_commit<const N: usize>(hatch: &OwnedFd) -> (Commit, [OwnedFd; N]) {
+    say_prepared(hatch);
+    receive_commit(hatch)
+}
+
+/// The first half of [`wait_for_commit`].
+pub fn say_prepared(hatch: &OwnedFd) {
     if packet::send(hatch, &FromCell::Prepared, &[]).is_err() {
         end();
     }
+}
+
+/// The second half of [`wait_for_commit`].
+pub fn receive_commit<const N: usize>(hatch: &OwnedFd) -> (Commit, [OwnedFd; N]) {
     match packet::receive(hatch) {
         Ok((ToCell::Commit(commit), descriptors)) => {
             descriptors.try_into().map_or_else(|_| end(), |descriptors| (commit, descriptors))

@@ -57,8 +57,7 @@ fn run(hatch: OwnedFd, born_for: BornFor, mut walls: impl Walling) -> Infallible
     let runtime = life::require(&hatch, runtime.map_err(|e| format!("a runtime: {e}")));
     let (commit, [files, workspace, tmp, shm]) = life::wait_for_commit(&hatch);
     let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
-    let furnished = root::furnish(Class::Native, &[workspace, tmp, shm]);
-    life::require(&hatch, furnished.and_then(|namespaces| namespaces.close()).map_err(|e| e.to_string()));
+    life::require(&hatch, root::furnish(&[workspace, tmp, shm]).map_err(|e| e.to_string()));
     let terminal = (commit.interpreter == Interpreter::Terminal).then(root::terminal).transpose();
     let terminal = life::require(&hatch, terminal.map_err(|e| e.to_string()));
     let pipes = life::require(&hatch, interpreter::start(&commit, spare));

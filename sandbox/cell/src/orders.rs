@@ -69,7 +69,7 @@ fn handle(
             outbox.acknowledge(execution);
             return Ok(());
         }
-        ToCell::Commit(_) | ToCell::File(_) | ToCell::Complete { .. } => {
+        ToCell::Prepare { .. } | ToCell::Commit(_) | ToCell::File(_) | ToCell::Complete { .. } => {
             return Err(PacketError::Malformed("not for a cell that runs programs"));
         }
     };

@@ -387,7 +387,11 @@ impl Receiver {
             ToCell::Attach { generation } => outbox.attach(generation)?,
             ToCell::Acknowledge { execution } => outbox.acknowledge(execution),
             // Of another kind of cell.
-            ToCell::Commit(_) | ToCell::File(_) | ToCell::Complete { .. } | ToCell::Watch => {
+            ToCell::Prepare { .. }
+            | ToCell::Commit(_)
+            | ToCell::File(_)
+            | ToCell::Complete { .. }
+            | ToCell::Watch => {
                 return Err(PacketError::Malformed("not for a wasm cell"));
             }
         }

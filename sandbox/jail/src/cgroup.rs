@@ -19,6 +19,7 @@ use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -311,8 +312,8 @@ impl Tree {
             .map_err(limit_error)
     }
 
-    /// Moves a prepared cell, given by its pid 1, into its session's group: that and the copy of it that it may hold
-    /// ready. Neither starts another process before it is committed.
+    /// Moves a prepared cell, given by its pid 1, into its session's group, with everything that it holds ready. What those
+    /// have allocated until now stays on the pool's account.
     pub fn admit(
         &self,
         group: GroupId,
@@ -320,30 +321,37 @@ impl Tree {
         cell: CellId,
         pid: Pid,
     ) -> Result<CellGroup, CgroupError> {
-        let all = members(pid)?;
-        let attach = |group: &Path| all.iter().try_for_each(|&pid| attach(group, pid));
         let session_path = self.session_path(group, session);
-        let cell_path = session_path.join(cell_name(cell));
-        let memory = self.memory_root().join(&cell_path);
+        let memory = self.memory_root().join(session_path.join(cell_name(cell)));
         make(&memory)?;
-        attach(&memory)?;
+        let mut groups = vec![memory.clone()];
         let time = match &self.layout {
             Layout::V2 { .. } => None,
             Layout::V1 { pids, cpu, time, .. } => {
-                attach(&pids.join(&session_path))?;
-                attach(&cpu.join(&session_path))?;
+                groups.extend([pids.join(&session_path), cpu.join(&session_path)]);
                 Some(match time {
                     Time::Unified(root) => root.join(&self.parent).join(cell_name(cell)),
                     Time::Cpuacct(root) => {
                         let path = root.join(&self.parent).join(cell_name(cell));
                         make(&path)?;
-                        attach(&path)?;
+                        groups.push(path.clone());
                         path
                     }
                 })
             }
         };
-        Ok(CellGroup { memory, time })
+        // A process that one of them started meanwhile is seen the next time; its own are born where it is.
+        let mut moved = HashSet::new();
+        loop {
+            let mut new = members(pid)?;
+            new.retain(|pid| moved.insert(*pid));
+            if new.is_empty() {
+                return Ok(CellGroup { memory, time });
+            }
+            for group in &groups {
+                new.iter().try_for_each(|&pid| attach(group, pid))?;
+            }
+        }
     }
 
     /// Opens a cell's counters.
@@ -365,6 +373,23 @@ impl Tree {
         let open = |path: &PathBuf| at(path, fs::File::open(path).map(OwnedFd::from));
         let descriptors = files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         Counters::from_descriptors(descriptors).ok_or(CgroupError::Layout("counters"))
+    }
+
+    /// Stops the processes of a session's cell, or lets them go on; `false` where only v1 knows how, whose frozen processes
+    /// cannot be killed. See "Core Interface Files" in the kernel's `admin-guide/cgroup-v2.rst`.
+    pub fn freeze(
+        &self,
+        (group, session): (GroupId, SessionId),
+        cell: CellId,
+        frozen: bool,
+    ) -> Result<bool, CgroupError> {
+        let path = match &self.layout {
+            Layout::V2 { root } => root.join(self.session_path(group, session)).join(cell_name(cell)),
+            Layout::V1 { time: Time::Unified(root), .. } => root.join(&self.parent).join(cell_name(cell)),
+            Layout::V1 { .. } => return Ok(false),
+        };
+        let path = path.join("cgroup.freeze");
+        at(&path, fs::write(&path, if frozen { "1" } else { "0" })).map(|()| true)
     }
 
     /// Removes the groups of a cell whose processes are gone; also those in its session, if it came as far.
@@ -496,13 +521,24 @@ fn attach(group: &Path, pid: Pid) -> Result<(), CgroupError> {
     at(&path, fs::write(&path, pid.as_raw_nonzero().to_string()))
 }
 
-/// A process and its children. See proc_pid_task(5), `children`: exact while none of them starts or ends one.
+/// A pid 1, which has one thread, and everything that it and its children have started. See proc_pid_task(5), `children`:
+/// exact while none of them starts or ends one.
 fn members(pid: Pid) -> Result<Vec<Pid>, CgroupError> {
     let number = pid.as_raw_nonzero();
     let file = PathBuf::from(format!("/proc/{number}/task/{number}/children"));
-    let children = at(&file, fs::read_to_string(&file))?;
-    let children = children.split_whitespace().filter_map(|word| word.parse().ok().and_then(Pid::from_raw));
-    Ok(std::iter::once(pid).chain(children).collect())
+    let mut all = vec![pid];
+    let mut unseen: Vec<Pid> = numbers(&at(&file, fs::read_to_string(&file))?).collect();
+    while let Some(pid) = unseen.pop() {
+        all.push(pid);
+        for task in directories(Path::new(&format!("/proc/{}/task", pid.as_raw_nonzero()))) {
+            unseen.extend(numbers(&fs::read_to_string(task.join("children")).unwrap_or_default()));
+        }
+    }
+    Ok(all)
+}
+
+fn numbers(text: &str) -> impl Iterator<Item = Pid> {
+    text.split_whitespace().filter_map(|word| word.parse().ok().and_then(Pid::from_raw))
 }
 
 fn directories(path: &Path) -> Vec<PathBuf> {

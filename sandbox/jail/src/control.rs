@@ -11,7 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Both sides must speak the same one: they are built together.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The kinds of cells that exist so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -228,6 +228,14 @@ pub enum ToWarden {
         /// Which cell.
         cell: CellId,
     },
+    /// Stop the processes of a browser cell that nobody uses, or let them go on. What it is told meanwhile waits. It goes on
+    /// by itself when this connection ends.
+    Freeze {
+        /// Which cell.
+        cell: CellId,
+        /// Whether they stop.
+        frozen: bool,
+    },
     /// The session's life was changed.
     Renew {
         /// Which session.
@@ -363,6 +371,17 @@ pub struct Tombstone {
     pub oom_kills: u64,
     /// What it sent to the network and got from it.
     pub traffic: Traffic,
+    /// How long a browser was its session's; of other cells, and where that is not known any more, nothing.
+    pub browser: Option<BrowserTime>,
+}
+
+/// The time in which a browser was its session's, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrowserTime {
+    /// It could run.
+    pub active_us: u64,
+    /// It was frozen.
+    pub standby_us: u64,
 }
 
 /// What ended a cell. Decided by what the warden did and what the kernel counted, never by what the cell said.

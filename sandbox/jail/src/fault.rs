@@ -32,6 +32,9 @@ pub const STEPS: &[&str] = &[
 /// The steps of cells that run programs. One that is a terminal's has the step `terminal`, too.
 pub const PROGRAM_STEPS: &[&str] = &["listener", "namespaces", "mounts", "program"];
 
+/// The steps that browsers' cells have besides: after they were taken.
+pub const BROWSER_STEPS: &[&str] = &["workspace_idmap", "workspace_mount"];
+
 /// `EIO` when this step was told to fail.
 pub fn step(name: &str) -> Result<(), Errno> {
     match STEP.get_or_init(|| std::env::var(VARIABLE).ok()) {

@@ -23,9 +23,16 @@ pub const INPUT_BYTES_MAX: usize = 16 << 20;
 /// What the warden or the API says to pid 1 of a cell.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToCell {
+    /// From the warden, to a browser cell that nobody has taken: its user map stands, so it can start its browser and
+    /// answer [`FromCell::Prepared`]. Other cells need no such word.
+    Prepare {
+        /// Landlock is required; without it the cell refuses.
+        require_landlock: bool,
+    },
     /// From the warden: take this session, lock yourself, answer [`FromCell::Ready`].
-    /// Descriptors: the root of the workspace; in a cell that has a file system of its own also mounts of the
-    /// workspace's parts, [`crate::lock::WORKSPACE_DIR`], [`crate::lock::TMP_DIR`] and [`crate::lock::SHM_DIR`].
+    /// Descriptors: the root of the workspace; in a browser cell also a mount of the workspace's part
+    /// [`crate::lock::WORKSPACE_DIR`], in a native cell of that, of [`crate::lock::TMP_DIR`] and of
+    /// [`crate::lock::SHM_DIR`].
     Commit(Commit),
     /// A new listener reads from here on: say [`FromCell::Attached`], then repeat everything of every execution
     /// that was not acknowledged, from its beginning.

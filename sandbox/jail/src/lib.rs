@@ -11,6 +11,7 @@ pub mod egress;
 pub mod fault;
 pub mod hatch;
 pub mod id;
+mod identity;
 pub mod lock;
 pub mod loopback;
 pub mod packet;

@@ -8,7 +8,7 @@ use crate::control::Class;
 use crate::fault;
 use crate::hatch::Commit;
 use crate::loopback::PROXY;
-use crate::root::{SHM, TMP, WORKSPACE};
+use crate::root::{BROWSER_FILES, SHM, TMP, WORKSPACE};
 use crate::seccomp::{self, FilterError};
 use crate::walls::{Wall, Walls};
 use landlock::{
@@ -193,9 +193,12 @@ pub(crate) fn landlock_program(class: Class, required: bool) -> Result<Wall, Loc
     // A terminal is nothing without them; the other devices know none.
     let devices = if class == Class::Native { system | AccessFs::IoctlDev } else { system };
     let mut ruleset = everything(net, Scope::from_all(NEWEST))?;
-    let places =
-        [("/", image), ("/dev", devices), (SHM, files), ("/proc", system), (WORKSPACE, files), (TMP, files)];
-    for (path, allowed) in places {
+    let places = [("/", image), ("/dev", devices), ("/proc", system), (TMP, files)];
+    let own = match class {
+        Class::Browser => &[(BROWSER_FILES, files)][..],
+        _ => &[(SHM, files), (WORKSPACE, files)],
+    };
+    for (path, allowed) in places.iter().chain(own).copied() {
         let directory = open_directory(rustix::fs::CWD, path)?;
         ruleset = ruleset.add_rule(PathBeneath::new(directory.as_fd(), allowed)).map_err(failed)?;
     }

@@ -23,6 +23,13 @@ pub const WORKSPACE: &str = "/workspace";
 pub const TMP: &str = "/tmp";
 /// Where programs share memory. Paid from the workspace.
 pub const SHM: &str = "/dev/shm";
+/// Where a browser's image keeps the place of the workspace, to which [`WORKSPACE`] is a link there. What Landlock says of a
+/// directory does not hold in what is mounted over it, but in what is mounted below it; and a browser starts, behind
+/// Landlock, before there is a workspace.
+pub(crate) const BROWSER_FILES: &str = "/session";
+const BROWSER_WORKSPACE: &str = "/session/workspace";
+/// A browser's `/tmp`, which holds its profile: bytes at most, as mount(8) says it.
+const BROWSER_TMP: &str = "256m";
 
 const NONE: Option<&str> = None;
 /// Where terminals are, in a cell that has one …
@@ -148,16 +155,43 @@ impl Namespaces {
 
 /// In a committed cell whose user map stands: becomes user 0 of its namespace, bounds the namespaces that programs may
 /// make, puts the session's files into the root, and hides every process that is not the cell's.
-pub fn furnish(class: Class, parts: &[OwnedFd; 3]) -> Result<Namespaces, LockError> {
+pub fn furnish(parts: &[OwnedFd; 3]) -> Result<(), LockError> {
+    let namespaces = begin(Class::Native)?;
+    let mounted = fault::step("mounts").and_then(|()| {
+        parts.iter().zip([WORKSPACE, TMP, SHM]).try_for_each(|(tree, place)| put(tree, place))?;
+        own_processes()
+    });
+    mounted.map_err(LockError::Mounts)?;
+    namespaces.close()?;
+    // Whoever is not user 0 any more could not give it up.
+    drop_bounding_set()
+}
+
+/// The same in a browser cell that nobody has taken: there is a `/tmp` of its own, and the session's files come later. As
+/// many namespaces as a start needs may be made until that is closed.
+pub fn furnish_alone() -> Result<Namespaces, LockError> {
+    let namespaces = begin(Class::Browser)?;
+    let mounted = fault::step("mounts").and_then(|()| {
+        let options = format!("size={BROWSER_TMP},nr_inodes=65536,mode=700,uid={GUEST_UID},gid={GUEST_UID}");
+        mount(Some("tmp"), TMP, Some("tmpfs"), PLAIN | MsFlags::MS_NODEV, Some(options.as_str()))?;
+        own_processes()
+    });
+    mounted.map_err(LockError::Mounts)?;
+    drop_bounding_set()?;
+    Ok(namespaces)
+}
+
+/// Puts the session's files into the root of a browser cell, beside its browser.
+pub fn put_workspace(tree: &OwnedFd) -> Result<(), LockError> {
+    fault::step("workspace_mount").and_then(|()| put(tree, BROWSER_WORKSPACE)).map_err(LockError::Mounts)
+}
+
+fn begin(class: Class) -> Result<Namespaces, LockError> {
     let root = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(root.1, root.1, root.1).map_err(LockError::User)?;
     setresuid(root.0, root.0, root.0).map_err(LockError::User)?;
     fault::step("namespaces").map_err(|e| LockError::Namespaces(e.into()))?;
-    let namespaces = Namespaces::bound(class).map_err(LockError::Namespaces)?;
-    fault::step("mounts").and_then(|()| mounts(parts)).map_err(LockError::Mounts)?;
-    // Whoever is not user 0 any more could not give it up.
-    drop_bounding_set()?;
-    Ok(namespaces)
+    Namespaces::bound(class).map_err(LockError::Namespaces)
 }
 
 /// Makes a terminal in a cell that is furnished and not restricted yet. This is pid 1's end; the other one is
@@ -175,11 +209,12 @@ pub fn terminal() -> Result<OwnedFd, LockError> {
     made().map_err(LockError::Mounts)
 }
 
-fn mounts(parts: &[OwnedFd; 3]) -> Result<(), Errno> {
-    for (tree, place) in parts.iter().zip([WORKSPACE, TMP, SHM]) {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(tree.as_fd(), "", rustix::fs::CWD, place, flags).map_err(errno)?;
-    }
+fn put(tree: &OwnedFd, place: &str) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(tree.as_fd(), "", rustix::fs::CWD, place, flags).map_err(errno)
+}
+
+fn own_processes() -> Result<(), Errno> {
     let options = Some("subset=pid,hidepid=invisible");
     mount(Some("proc"), "/proc", Some("proc"), PLAIN | MsFlags::MS_NODEV, options)
 }

@@ -4,7 +4,7 @@ use super::Inner;
 use crate::channel::Channel;
 use crate::execution::{Breach, Collector, Stop};
 use crate::usage::{Meter, Taking};
-use anchorhold_jail::control::{Boottime, Tombstone};
+use anchorhold_jail::control::{Boottime, Class, Tombstone};
 use anchorhold_jail::counters::{Counters, Reading};
 use anchorhold_jail::egress::TrafficReader;
 use anchorhold_jail::hatch::{Ended, ToCell};
@@ -12,13 +12,14 @@ use anchorhold_jail::id::{CellId, ExecutionId};
 use anchorhold_jail::packet::{PacketError, Packets};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// A living cell: what is shared by the session, the task that reads it, and file transfers.
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) id: CellId,
+    pub(crate) class: Class,
     pub(crate) channel: Channel,
     pub(crate) counters: Counters,
     /// What its way out carries, where it has one.
@@ -50,10 +51,51 @@ impl Cell {
     }
 }
 
+/// Somebody converses with a cell beside what it runs.
+#[derive(Debug)]
+pub struct Watching {
+    _counted: Arc<()>,
+}
+
+/// How long a browser has not been used, and whether it was frozen for that.
+#[derive(Debug, Default)]
+pub(super) struct Standby {
+    idle_since: Option<Instant>,
+    frozen: bool,
+    watchers: Arc<()>,
+}
+
+impl Standby {
+    /// Counts one who converses with it for as long as the answer is kept.
+    pub(super) fn watch(&self) -> Watching {
+        Watching { _counted: Arc::clone(&self.watchers) }
+    }
+
+    /// It is about to be used. Whether it has to be woken.
+    pub(super) fn wake(&mut self) -> bool {
+        self.idle_since = None;
+        std::mem::take(&mut self.frozen)
+    }
+
+    /// Whether it has to be frozen now. `runs`: something runs in it.
+    pub(super) fn is_due(&mut self, runs: bool, after: Duration, now: Instant) -> bool {
+        if runs || Arc::strong_count(&self.watchers) > 1 {
+            self.idle_since = None;
+            return false;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        let due = !self.frozen && now.saturating_duration_since(since) >= after;
+        self.frozen |= due;
+        due
+    }
+}
+
 /// What a session knows of one of its cells.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) cell: Arc<Cell>,
+    /// Of a browser.
+    pub(super) standby: Option<Standby>,
     pub(super) meter: Meter,
     /// How long it took to get; of no execution yet.
     pub(super) taking: Option<Taking>,
@@ -77,6 +119,7 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn new(cell: Arc<Cell>, meter: Meter) -> Self {
         Self {
+            standby: (cell.class == Class::Browser).then(Standby::default),
             cell,
             meter,
             taking: None,
@@ -152,4 +195,30 @@ pub(super) async fn read(session: Arc<Inner>, cell: Arc<Cell>) {
 /// The moment, so many microseconds from now, at which the warden shall act.
 pub(super) fn boottime_in(us: u64) -> Boottime {
     Boottime::now().plus_us(us)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_frozen_when_nobody_has_used_it_for_a_while() {
+        let (start, after) = (Instant::now(), Duration::from_secs(5));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut standby = Standby::default();
+        assert!(!standby.is_due(false, after, at(0)));
+        assert!(!standby.is_due(true, after, at(4)), "it runs something");
+        assert!(!standby.is_due(false, after, at(6)), "the time begins anew");
+        assert!(!standby.is_due(false, after, at(10)));
+        assert!(standby.is_due(false, after, at(11)));
+        assert!(!standby.is_due(false, after, at(12)), "it is frozen already");
+        assert!(standby.wake());
+        assert!(!standby.wake());
+        let watching = standby.watch();
+        assert!(!standby.is_due(false, after, at(20)));
+        assert!(!standby.is_due(false, after, at(30)), "it is watched");
+        drop(watching);
+        assert!(!standby.is_due(false, after, at(31)));
+        assert!(standby.is_due(false, after, at(36)));
+    }
 }

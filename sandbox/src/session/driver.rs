@@ -1,7 +1,7 @@
 //! What a session knows, and how it does what its state machine decided.
 
 use super::Inner;
-use super::cell::{Cell, Held, Run, boottime_in};
+use super::cell::{Cell, Held, Run, Standby, Watching, boottime_in};
 use super::state::{Denied, Effect, Settled, State};
 use crate::channel::Received;
 use crate::error::Error;
@@ -186,6 +186,7 @@ impl Core {
             return;
         };
         let Some((packets, descriptors)) = job.packets.take() else { return };
+        wake(inner, held);
         let started = Instant::now();
         let hard_us = job.timeout_us.saturating_add(HARD_GRACE_US);
         inner.hub.tell(&ToWarden::Arm { cell, execution, at: boottime_in(hard_us) });
@@ -242,10 +243,30 @@ impl Core {
         self.jobs.get(&id)?.cell
     }
 
-    /// The cell of a context.
-    pub(super) fn cell(&self, context: &ContextKey) -> Option<Arc<Cell>> {
-        let cell = self.state.cell(context)?;
-        self.cells.get(&cell).map(|held| Arc::clone(&held.cell))
+    /// Lets somebody converse with the cell of a context.
+    pub(super) fn watching(
+        &mut self,
+        inner: &Inner,
+        context: &ContextKey,
+        packets: Packets,
+        wires: Vec<OwnedFd>,
+    ) -> Option<Watching> {
+        let held = self.cells.get_mut(&self.state.cell(context)?)?;
+        let watching = held.standby.as_ref()?.watch();
+        wake(inner, held);
+        held.cell.send(packets, wires);
+        Some(watching)
+    }
+
+    /// Freezes browsers that nobody uses.
+    fn rest(&mut self, inner: &Inner, now: Instant) {
+        let Some(after) = inner.spec.standby_after else { return };
+        for held in self.cells.values_mut() {
+            let runs = held.attaching.is_some() || held.runs.iter().any(|run| run.ended.is_none());
+            if held.standby.as_mut().is_some_and(|standby| standby.is_due(runs, after, now)) {
+                inner.hub.tell(&ToWarden::Freeze { cell: held.cell.id, frozen: true });
+            }
+        }
     }
 
     /// Ends the interpreter of a context. `false`: it has none.
@@ -541,6 +562,7 @@ impl Core {
 
     /// Kills and leaves behind what is over its time.
     pub(super) fn watch(&mut self, inner: &Arc<Inner>, now: Instant) {
+        self.rest(inner, now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let kill: Vec<_> =
             self.cells.values().filter(|held| due(held.kill_at)).map(|held| held.cell.id).collect();
@@ -629,6 +651,13 @@ impl Run {
         let peak_bytes = tombstone.memory_peak_bytes;
         let usage = self.usage(cpu_us, peak_bytes, peak_bytes, execution_us);
         Ok((verdict, Usage { egress_bytes, ..usage }))
+    }
+}
+
+/// A cell is about to be told something that it must hear now.
+fn wake(inner: &Inner, held: &mut Held) {
+    if held.standby.as_mut().is_some_and(Standby::wake) {
+        inner.hub.tell(&ToWarden::Freeze { cell: held.cell.id, frozen: false });
     }
 }
 

@@ -36,6 +36,7 @@ fn spec() -> SessionSpec {
         env: vec![("A".to_owned(), "b".to_owned())],
         network: Network::None,
         window: anchorhold_jail::control::Window::default(),
+        standby_after: None,
         expires_at: Boottime::now().plus_us(3_600_000_000),
     }
 }

@@ -5,7 +5,7 @@
 //! and is past Chromium's own sandbox. An execution names an attack, in the expression of an `evaluate`; the driver
 //! passes it on, or does it itself where its name begins with `driver`.
 
-use crate::{attacks, walls};
+use crate::{attacks, unfiltered, walls};
 use anchorhold_jail::control::Class;
 use anchorhold_jail::hatch::{Commit, Execute, FromCell, ToCell};
 use anchorhold_jail::lock;
@@ -27,62 +27,76 @@ const HELLO: &str = r#""expression":"hello""#;
 /// Ends an order and a report.
 const END: u8 = 0;
 
-/// A cell from its commit on.
+/// A cell from its birth on.
 pub fn live(hatch: &Hatch) -> Result<Infallible, PacketError> {
+    let (ToCell::Prepare { require_landlock }, _) = packet::receive::<ToCell>(&hatch.0)? else {
+        return Err(PacketError::Malformed("no identity"));
+    };
+    let (mut program, listener) = told(hatch, prepare(require_landlock))?;
     packet::send(&hatch.0, &FromCell::Prepared, &[])?;
     let (message, descriptors) = packet::receive::<ToCell>(&hatch.0)?;
-    let (ToCell::Commit(commit), Ok([files, workspace, tmp, shm])) =
-        (message, <[OwnedFd; 4]>::try_from(descriptors))
-    else {
+    let (ToCell::Commit(commit), Ok(given)) = (message, <[OwnedFd; 2]>::try_from(descriptors)) else {
         return Err(PacketError::Malformed("no commit"));
     };
-    match lock_up(&commit, &files, &[workspace, tmp, shm]) {
-        Err(step) => {
-            packet::send(&hatch.0, &FromCell::Refused { step }, &[])?;
-            Err(PacketError::Closed)
-        }
-        Ok((mut program, listener, stands)) => {
-            packet::send(&hatch.0, &FromCell::Ready(stands), &[listener.as_fd()])?;
-            drop(listener);
-            loop {
-                if let ToCell::Execute(execute) = packet::receive::<ToCell>(&hatch.0)?.0 {
-                    let report = program.attack(&execute.code).map_err(PacketError::Io)?;
-                    answer(hatch, &execute, &report)?;
-                }
-            }
+    let stands = told(hatch, lock_up(&commit, &given))?;
+    packet::send(&hatch.0, &FromCell::Ready(stands), &[listener.as_fd()])?;
+    drop(listener);
+    loop {
+        if let ToCell::Execute(execute) = packet::receive::<ToCell>(&hatch.0)?.0 {
+            let report = program.attack(&execute.code).map_err(PacketError::Io)?;
+            answer(hatch, &execute, &report)?;
         }
     }
 }
 
-/// The order of `anchorhold_cell::browser::run`.
-fn lock_up(
-    commit: &Commit,
-    files: &OwnedFd,
-    parts: &[OwnedFd; 3],
-) -> Result<(Attacker, OwnedFd, Walls), String> {
-    let said = |step: &str, error: &dyn std::fmt::Display| format!("{step}: {error}");
+/// A step that failed is told, and ends the cell.
+fn told<T>(hatch: &Hatch, outcome: Result<T, String>) -> Result<T, PacketError> {
+    outcome.map_err(|step| {
+        let _nobody_else_to_tell = packet::send(&hatch.0, &FromCell::Refused { step }, &[]);
+        PacketError::Closed
+    })
+}
+
+fn said(step: &str, error: &dyn std::fmt::Display) -> String {
+    format!("{step}: {error}")
+}
+
+/// The order of `anchorhold_cell::browser::run` until `Prepared` …
+fn prepare(require_landlock: bool) -> Result<(Attacker, OwnedFd), String> {
     let listener = loopback::listen().map_err(|e| said("listen", &e))?;
-    let namespaces = root::furnish(Class::Browser, parts).map_err(|e| said("furnish", &e))?;
-    let program = Spare::fork(Class::Browser, PROGRAM_DESCRIPTORS_MAX, || true, be_the_program);
-    let pipes = program.and_then(|program| program.start(commit.require_landlock, None));
-    let mut attacker =
-        Attacker::meet(pipes.map_err(|e| said("program", &e))?).map_err(|e| said("meet", &e))?;
-    attacker.attack(HELLO).map_err(|e| said("hello", &e))?;
+    let namespaces = root::furnish_alone().map_err(|e| said("furnish", &e))?;
+    let attacker = if unfiltered::is_wanted() {
+        Attacker::Chromium(unfiltered::Chromium::start(require_landlock)?)
+    } else {
+        let program = Spare::fork(Class::Browser, PROGRAM_DESCRIPTORS_MAX, || true, be_the_program);
+        let pipes = program.and_then(|program| program.start(require_landlock, None));
+        let pipes = pipes.map_err(|e| said("program", &e))?;
+        let mut attacker = Attacker::meet(pipes);
+        attacker.attack(HELLO).map_err(|e| said("hello", &e))?;
+        attacker
+    };
     namespaces.close().map_err(|e| said("namespaces", &e))?;
+    Ok((attacker, listener))
+}
+
+/// … and from the commit on.
+fn lock_up(commit: &Commit, [files, workspace]: &[OwnedFd; 2]) -> Result<Walls, String> {
+    root::put_workspace(workspace).map_err(|e| said("workspace", &e))?;
     let restricted = lock::restrict(Class::Browser, commit, files.as_fd()).map_err(|e| e.to_string())?;
-    let stands = restricted.seal().map_err(|e| e.to_string())?;
-    Ok((attacker, listener, stands))
+    restricted.seal().map_err(|e| e.to_string())
 }
 
 /// The driver's end of the attacker.
-struct Attacker {
-    orders: File,
-    reports: BufReader<File>,
+enum Attacker {
+    /// A program in Chromium's place.
+    Program { orders: File, reports: BufReader<File> },
+    /// Chromium itself, which does whatever it is told.
+    Chromium(unfiltered::Chromium),
 }
 
 impl Attacker {
-    fn meet(pipes: Pipes) -> io::Result<Self> {
-        Ok(Self { orders: pipes.to.into(), reports: BufReader::new(pipes.from.into()) })
+    fn meet(pipes: Pipes) -> Self {
+        Self::Program { orders: pipes.to.into(), reports: BufReader::new(pipes.from.into()) }
     }
 
     /// What came of the attack that the actions name.
@@ -92,10 +106,14 @@ impl Attacker {
         if let Some(attack) = order.strip_prefix("driver ") {
             return Ok(walls::report(attack));
         }
-        self.orders.write_all(order.as_bytes())?;
-        self.orders.write_all(&[END])?;
+        let (orders, reports) = match self {
+            Self::Program { orders, reports } => (orders, reports),
+            Self::Chromium(chromium) => return chromium.order(order),
+        };
+        orders.write_all(order.as_bytes())?;
+        orders.write_all(&[END])?;
         let mut report = Vec::new();
-        self.reports.read_until(END, &mut report)?;
+        reports.read_until(END, &mut report)?;
         if report.pop() != Some(END) {
             // As the real driver: with its program the cell has nothing more to do.
             crate::end(0);

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 mod attacks;
 mod browser;
 mod tracer;
+mod unfiltered;
 mod walls;
 
 fn main() {

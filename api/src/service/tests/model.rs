@@ -262,8 +262,8 @@ impl Session {
         self.execute(execution).await
     }
 
-    pub fn watch(&self, _: &ContextKey, wires: Wires) -> Option<Wires> {
-        Some(wires)
+    pub fn watch(&self, _: &ContextKey, _: Wires) -> Option<anchorhold_sandbox::Watching> {
+        None
     }
 
     pub async fn dial(&self, _: u16) -> Result<Option<tokio::net::TcpStream>, Error> {
@@ -358,6 +358,7 @@ impl Session {
                 memory_peak_bytes: 0,
                 oom_kills: 0,
                 traffic: Traffic::default(),
+                browser: None,
             };
             inside.finals.insert(cell, counter.cpu_us);
             inside.tombstones.insert(cell, tombstone.clone());

@@ -1,8 +1,7 @@
 //! Starting Chromium and meeting it.
 
 use anchorhold_browser::Browser;
-use anchorhold_jail::control::Class;
-use anchorhold_jail::hatch::Commit;
+use anchorhold_jail::control::{Class, Window};
 use anchorhold_jail::loopback::PROXY;
 use anchorhold_jail::program::{Confinement, Pipes, Program};
 use anchorhold_jail::zygote::PROGRAM_DESCRIPTORS_MAX;
@@ -63,10 +62,14 @@ const ENVIRONMENT: &[&str] = &[
     "TZ=UTC",
 ];
 
-/// Starts it, with nothing open yet.
-pub(super) fn start(commit: &Commit) -> Result<Pipes, String> {
+/// Starts it, with a window of the usual size and nothing open yet.
+///
+/// # Errors
+/// A step of its confinement, and the kernel's answer.
+pub fn start(require_landlock: bool) -> Result<Pipes, String> {
     let proxy = format!("--proxy-server=http://{PROXY}");
-    let window = format!("--window-size={},{}", commit.window.width, commit.window.height);
+    let Window { width, height } = Window::default();
+    let window = format!("--window-size={width},{height}");
     let name = PROGRAM.to_string_lossy();
     let arguments = [&*name].into_iter().chain(FLAGS.iter().copied()).chain([&*proxy, &*window]);
     let text = |text: &str| CString::new(text).map_err(|e| format!("{text}: {e}"));
@@ -76,11 +79,8 @@ pub(super) fn start(commit: &Commit) -> Result<Pipes, String> {
         at_terminal: false,
         environment: ENVIRONMENT.iter().copied().map(text).collect::<Result<_, _>>()?,
     };
-    let confinement = Confinement {
-        class: Class::Browser,
-        descriptors: PROGRAM_DESCRIPTORS_MAX,
-        require_landlock: commit.require_landlock,
-    };
+    let confinement =
+        Confinement { class: Class::Browser, descriptors: PROGRAM_DESCRIPTORS_MAX, require_landlock };
     program.start(confinement).map_err(|e| e.to_string())
 }
 

@@ -52,6 +52,8 @@ impl Warden {
             }
             self.watch.forget(Source::Controller);
             self.waiting.clear();
+            // The next one knows nothing of what this one froze, and asks every cell what it knows.
+            self.thaw_all();
             self.orphans_begin();
         }
     }
@@ -75,6 +77,7 @@ impl Warden {
             ToWarden::Arm { cell, execution, at } => self.arm(cell, Some((at, execution))),
             ToWarden::Disarm { cell } => self.arm(cell, None),
             ToWarden::Kill { cell } => self.kill(cell, Cause::Killed),
+            ToWarden::Freeze { cell, frozen } => self.freeze(cell, frozen),
             ToWarden::Renew { session, expires_at } => self.renew(session, expires_at),
             ToWarden::Reroute { session, network } => {
                 if let Err(error) = self.reroute(session, network) {

@@ -2,11 +2,12 @@
 
 use super::cell::{Cell, State};
 use super::session::Home;
-use super::taking::Source;
+use super::taking::{Source, write_maps};
 use super::watch::Source as Watched;
 use super::zygotes::{Kind, Unborn, Zygote};
 use super::{RETRY_PAUSE_US, Timer, Waiting, Warden, WardenError, log, system};
-use crate::control::{Boottime, Class, FromWarden, Refusal, Take};
+use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
+use crate::hatch::ToCell;
 use crate::id::CellId;
 use crate::packet;
 use crate::zygote::Report;
@@ -17,8 +18,12 @@ use std::os::fd::{AsFd, OwnedFd};
 /// How long the making of the next native cell waits for those that were just taken: it takes milliseconds, and would take
 /// the processor from their first program. Others are made too quickly to be worth it.
 const COURTESY_US: u64 = 4_000;
+/// A browser starts for longer, and whoever has just got one loads a page.
+const BROWSER_COURTESY_US: u64 = 300_000;
 /// Cells of one kind that are on their way at once.
 const BIRTHS_MAX: usize = 16;
+/// How long a cell may take to be prepared. A browser's own pid 1 gives up before.
+const PREPARE_WAIT_US: u64 = 15_000_000;
 
 impl Warden {
     pub(super) fn start_zygote(&mut self, kind: Kind) -> io::Result<()> {
@@ -112,7 +117,52 @@ impl Warden {
         self.watch.add(cell.pidfd().as_fd(), Watched::Ended(id))?;
         self.watch.add(cell.hatch.as_fd(), Watched::Hatch(id))?;
         self.cells.insert(id, cell);
+        self.timers.insert((Boottime::now().plus_us(PREPARE_WAIT_US), Timer::Prepare(id)));
+        if kind.class == Class::Browser
+            && let Err(why) = self.identify(id)
+        {
+            self.is_unfit(id, why);
+        }
         Ok(())
+    }
+
+    /// Makes a browser cell somebody, so that its browser can start before a session takes it.
+    fn identify(&mut self, id: CellId) -> Result<(), Refusal> {
+        let uids = self.uids.take().ok_or_else(|| Refusal::Capacity("user ids".into()))?;
+        let Some(cell) = self.cells.get_mut(&id) else {
+            self.uids.give_back(uids);
+            return Ok(());
+        };
+        cell.uids = Some(uids);
+        write_maps(cell.pid(), uids).map_err(|e| Refusal::Walls(format!("user map: {e}")))?;
+        let prepare = ToCell::Prepare { require_landlock: self.config.warden.require_landlock };
+        packet::send(&cell.hatch, &prepare, &[]).map_err(|e| Refusal::Walls(format!("hatch: {e}")))
+    }
+
+    /// A cell for the pool cannot be prepared. One of those who wait is told, since the next may end in the same way.
+    pub(super) fn is_unfit(&mut self, id: CellId, why: Refusal) {
+        let Some(kind) = self.cells.get(&id).map(|cell| cell.kind) else { return };
+        log(&format!("a {} cell could not be prepared: {why}", kind.class));
+        self.unwatch(id);
+        self.kill(id, Cause::Killed);
+        self.pause_refill();
+        if self.cells.get(&id).is_some_and(|cell| cell.joined) {
+            // Whom it was for is told when it is gone.
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let next = waiting.next(|waiting| waiting.kind == kind && self.source(waiting) == Source::Pool);
+        self.waiting = waiting;
+        if let Some(next) = next {
+            self.say(&FromWarden::Refused { tag: next.take.tag, why }, vec![]);
+        }
+    }
+
+    /// The time is over in which a cell had to be prepared.
+    pub(super) fn prepare_is_due(&mut self, id: CellId) {
+        if self.cells.get(&id).is_some_and(|cell| cell.state == State::Born && cell.cause.is_none()) {
+            self.is_unfit(id, Refusal::Capacity("a cell was not prepared in time".into()));
+        }
     }
 
     /// Keeps the pools full, and the zygotes young.
@@ -140,8 +190,9 @@ impl Warden {
     }
 
     /// A cell was taken, or has just begun to work.
-    pub(super) fn be_courteous(&mut self) {
-        self.courtesy = Some(Boottime::now().plus_us(COURTESY_US));
+    pub(super) fn be_courteous(&mut self, class: Class) {
+        let pause = if class == Class::Browser { BROWSER_COURTESY_US } else { COURTESY_US };
+        self.courtesy.insert(class, Boottime::now().plus_us(pause));
     }
 
     /// How many prepared cells shall wait. One at least, but where that is dear.
@@ -150,7 +201,7 @@ impl Warden {
         match kind.class {
             Class::Wasm => pool.wasm.max(1),
             Class::Files => pool.files.max(1),
-            Class::Browser => pool.browser.max(1),
+            Class::Browser => pool.browser,
             Class::Native => pool.native,
         }
     }
@@ -165,17 +216,31 @@ impl Warden {
             .filter(|c| c.cause.is_none() && !c.joined)
             .count();
         let now = Boottime::now();
-        // Enough for those who come meanwhile.
-        let ready = kind.class == Class::Native
-            && self.pools.get(&kind).is_some_and(|pool| pool.len() * 2 >= self.target(kind).max(2));
-        if let Some(until) = self.courtesy.filter(|until| *until > now && ready && wanted == 0) {
+        let patient = match kind.class {
+            Class::Browser => true,
+            // Enough for those who come meanwhile.
+            Class::Native => {
+                self.pools.get(&kind).is_some_and(|pool| pool.len() * 2 >= self.target(kind).max(2))
+            }
+            Class::Wasm | Class::Files => false,
+        };
+        let courtesy = self.courtesy.get(&kind.class).copied();
+        if let Some(until) = courtesy.filter(|until| *until > now && patient && wanted == 0) {
             self.timers.insert((until, Timer::Waiting));
             return;
         }
         let Some(expected) = self.zygotes.get(&id).map(|(_, z)| z.expected()) else { return };
         let room = self.config.warden.cells_max.saturating_sub(self.cells.len() + expected);
         let missing = (self.target(kind) + wanted).saturating_sub(born + expected);
-        for _ in 0..missing.min(room).min(BIRTHS_MAX.saturating_sub(expected)) {
+        let most = match kind.class {
+            // More that start at once only keep each other waiting.
+            Class::Browser => {
+                let starting = self.cells.values().filter(|c| c.kind == kind && c.state == State::Born);
+                self.starts_max.saturating_sub(starting.count())
+            }
+            _ => BIRTHS_MAX,
+        };
+        for _ in 0..missing.min(room).min(most.saturating_sub(expected)) {
             if let Err(error) = self.order_cell(id, None) {
                 log(&format!("order a cell: {error}"));
                 return self.pause_refill();

@@ -8,8 +8,9 @@
 //! There is no way back: a cell that was committed is never pooled again.
 
 use super::egress::{Outlet, Outlets};
+use super::uids::UidPair;
 use super::zygotes::{Kind, Unborn};
-use crate::control::{Boottime, Cause, CellInfo, Take};
+use crate::control::{Boottime, BrowserTime, Cause, CellInfo, Take};
 use crate::counters::Counters;
 use crate::id::{CellId, ExecutionId, GroupId, SessionId};
 use crate::packet::Assembler;
@@ -48,6 +49,45 @@ pub struct Taken {
     pub cpu_base_us: u64,
 }
 
+/// Counts the time of a browser that is a session's.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    since: Boottime,
+    frozen: Option<Boottime>,
+    standby_us: u64,
+}
+
+impl Stopwatch {
+    /// It begins to count.
+    pub fn start(now: Boottime) -> Self {
+        Self { since: now, frozen: None, standby_us: 0 }
+    }
+
+    /// Whether it stands since it was frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// The browser is frozen.
+    pub fn freeze(&mut self, now: Boottime) {
+        self.frozen.get_or_insert(now);
+    }
+
+    /// It goes on.
+    pub fn thaw(&mut self, now: Boottime) {
+        if let Some(frozen) = self.frozen.take() {
+            self.standby_us += now.since_us(frozen);
+        }
+    }
+
+    /// What was counted until now.
+    pub fn read(mut self, now: Boottime) -> BrowserTime {
+        self.thaw(now);
+        let all_us = now.since_us(self.since);
+        BrowserTime { active_us: all_us.saturating_sub(self.standby_us), standby_us: self.standby_us }
+    }
+}
+
 /// A cell.
 #[derive(Debug)]
 pub struct Cell {
@@ -63,6 +103,8 @@ pub struct Cell {
     pub assembler: Assembler,
     /// Whom it is for already, though it is not ready to be taken.
     pub reserved: Option<Box<Take>>,
+    /// User ids of its own, in a cell that runs as somebody before it has a session. Others get their session's.
+    pub uids: Option<UidPair>,
     /// It was born in namespaces of its session.
     pub joined: bool,
     /// The session that holds it, and whose groups it may be in: set before the first step towards them, so that it is
@@ -74,6 +116,8 @@ pub struct Cell {
     pub deadline: Option<(Boottime, ExecutionId)>,
     /// Its way out, if it has a network.
     pub outlet: Option<Outlet>,
+    /// Of a browser that was handed over.
+    pub stopwatch: Option<Stopwatch>,
     /// Why it is being ended, once something decided so.
     pub cause: Option<Cause>,
     pidfd: OwnedFd,
@@ -92,11 +136,13 @@ impl Cell {
             hatch,
             joined: reserved.is_some(),
             reserved,
+            uids: None,
             assembler: Assembler::default(),
             place: None,
             taken: None,
             deadline: None,
             outlet: None,
+            stopwatch: None,
             cause: None,
             pidfd,
             pid,
@@ -159,4 +205,27 @@ fn pid_of(pidfd: &OwnedFd) -> io::Result<Pid> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let number = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     number.and_then(Pid::from_raw).ok_or_else(|| io::Error::other("the process has ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_microsecond_is_active_or_standby(steps in proptest::collection::vec((0u64..1000, any::<bool>()), 0..50)) {
+            let mut now = Boottime(1_000);
+            let mut watch = Stopwatch::start(now);
+            let (mut frozen, mut active_us, mut standby_us) = (false, 0, 0);
+            for (us, freeze) in steps {
+                now = now.plus_us(us);
+                *(if frozen { &mut standby_us } else { &mut active_us }) += us;
+                prop_assert_eq!(watch.read(now), BrowserTime { active_us, standby_us });
+                if freeze { watch.freeze(now) } else { watch.thaw(now) }
+                frozen = freeze;
+                prop_assert_eq!(watch.is_frozen(), frozen);
+            }
+        }
+    }
 }

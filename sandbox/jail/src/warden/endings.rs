@@ -56,8 +56,12 @@ impl Warden {
             self.tombstones.insert(id, tombstone.clone());
             self.say(&FromWarden::CellEnded(tombstone), vec![]);
         }
-        let place = cell.place;
+        let (place, uids) = (cell.place, cell.uids);
         drop(cell);
+        // It was the last process of theirs, and files they own none: see `workspace::lend`.
+        if let Some(uids) = uids {
+            self.uids.give_back(uids);
+        }
         if let Err(error) = self.tree.remove_cell(id, place) {
             log(&format!("remove a cell's cgroup: {error}"));
             self.timers.insert((Boottime::now().plus_us(RETRY_PAUSE_US), Timer::Removal(id)));
@@ -125,5 +129,6 @@ fn inscription(cell: &Cell, taken: &Taken, traffic: Traffic) -> Tombstone {
         memory_peak_bytes: reading.memory_peak_bytes,
         oom_kills: reading.oom_kills,
         traffic,
+        browser: cell.stopwatch.map(|watch| watch.read(Boottime::now())),
     }
 }

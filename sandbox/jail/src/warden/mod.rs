@@ -18,6 +18,7 @@ pub mod images;
 pub mod keeper;
 mod queue;
 mod session;
+mod standby;
 mod taking;
 pub mod uids;
 mod watch;
@@ -62,6 +63,7 @@ pub enum WardenError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Deadline(CellId),
+    Prepare(CellId),
     Commit(CellId),
     Expiry(SessionId),
     Waiting,
@@ -103,8 +105,10 @@ pub struct Warden {
     waiting: Queue<Waiting>,
     outlets: Outlets,
     timers: BTreeSet<(Boottime, Timer)>,
-    /// Until when pools with enough cells are not filled.
-    courtesy: Option<Boottime>,
+    /// Until when a class's pools are not filled, if that can wait.
+    courtesy: HashMap<Class, Boottime>,
+    /// Browsers that start at once.
+    starts_max: usize,
     life: u64,
     stopping: bool,
 }
@@ -158,7 +162,8 @@ impl Warden {
             waiting: Queue::default(),
             outlets: Outlets::new(config.arguments.egress.clone()),
             timers: BTreeSet::new(),
-            courtesy: None,
+            courtesy: HashMap::new(),
+            starts_max: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             stopping: false,
             config,
             tree,
@@ -240,6 +245,7 @@ impl Warden {
                         self.kill(id, Cause::Deadline(execution));
                     }
                 }
+                Timer::Prepare(id) => self.prepare_is_due(id),
                 Timer::Commit(id) => self.commit_is_due(id),
                 Timer::Expiry(session) => self.end_session(session, Cause::Expired),
                 Timer::Waiting | Timer::Refill => {}
@@ -295,6 +301,7 @@ fn tombstone_of(remains: Remains) -> Tombstone {
         memory_peak_bytes: remains.reading.memory_peak_bytes,
         oom_kills: remains.reading.oom_kills,
         traffic: Traffic::default(),
+        browser: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a session takes a cell: checked, committed, locked, handed over.
 
-use super::cell::{State, Taken};
+use super::cell::{State, Stopwatch, Taken};
 use super::session::{Home, Namespaces, Session};
 use super::uids::UidPair;
 use super::watch::Source as Watched;
@@ -24,7 +24,8 @@ const TAKE_WAIT_US: u64 = 2_000_000;
 const WARMING_WAIT_US: u64 = 8_000_000;
 /// How long pid 1 may take to lock itself …
 const COMMIT_WAIT_US: u64 = 2_000_000;
-/// … and to start its program before.
+/// … and a native one to start its program before; and how long a request may wait for a browser, which takes as long to
+/// start.
 const START_WAIT_US: u64 = 10_000_000;
 /// How many requests may wait.
 const WAITING_MAX: usize = 4_096;
@@ -41,7 +42,11 @@ impl Warden {
             Ok(kind) => kind,
             Err(why) => return self.say(&FromWarden::Refused { tag, why }, vec![]),
         };
-        let wait_us = if self.serving.contains_key(&kind) { TAKE_WAIT_US } else { WARMING_WAIT_US };
+        let wait_us = match kind.class {
+            Class::Browser => START_WAIT_US,
+            _ if self.serving.contains_key(&kind) => TAKE_WAIT_US,
+            _ => WARMING_WAIT_US,
+        };
         let until = Boottime::now().plus_us(wait_us);
         self.waiting.push(take.group, Waiting { take, kind, until });
         self.serve_waiting();
@@ -204,7 +209,9 @@ impl Warden {
     }
 
     pub(super) fn commit(&mut self, id: CellId, take: &Take) {
-        self.be_courteous();
+        if let Some(cell) = self.cells.get(&id) {
+            self.be_courteous(cell.kind.class);
+        }
         let outcome = self.try_commit(id, take);
         if let Err(why) = outcome {
             log(&format!("a cell could not be committed: {why}"));
@@ -231,7 +238,7 @@ impl Warden {
         if cell.kind.class == Class::Native && matches!(session.home, Home::None) {
             session.home = Home::Making(id);
         }
-        if !cell.joined {
+        if !cell.joined && cell.uids.is_none() {
             write_maps(cell.pid(), session.uids).map_err(|e| refuse("user map", &e))?;
         }
         let commit = Commit {
@@ -244,14 +251,21 @@ impl Warden {
             require_landlock: self.config.warden.require_landlock,
         };
         let class = cell.kind.class;
-        let until = since.plus_us(if class.runs_programs() { START_WAIT_US } else { COMMIT_WAIT_US });
-        let mounts = match class {
-            Class::Wasm | Class::Files => Ok(Vec::new()),
-            Class::Browser | Class::Native => workspace::mounts(&session.workspace, class == Class::Native),
+        let until = since.plus_us(if class == Class::Native { START_WAIT_US } else { COMMIT_WAIT_US });
+        let (root, mounts) = (&session.workspace, "mounts of the workspace");
+        let (lent, mounts) = match (class, cell.uids) {
+            (Class::Wasm | Class::Files, _) => (None, Vec::new()),
+            (Class::Native, _) => (None, workspace::mounts(root).map_err(|e| refuse(mounts, &e))?),
+            (Class::Browser, own) => {
+                let own = own.ok_or_else(|| Refusal::Walls("a browser without user ids".into()))?;
+                let lent = workspace::lend(root, session.uids.guest(), own.guest());
+                let [root, mount] = lent.map_err(|e| refuse(mounts, &e))?;
+                (Some(root), vec![mount])
+            }
         };
-        let mounts = mounts.map_err(|e| refuse("mounts of the workspace", &e))?;
+        let root = lent.as_ref().unwrap_or(root);
         let descriptors: Vec<_> =
-            std::iter::once(session.workspace.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
+            std::iter::once(root.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
         cell.state = State::Committing { tag: take.tag, since, until };
         self.timers.insert((until, Timer::Commit(id)));
         packet::send(&cell.hatch, &ToCell::Commit(commit), &descriptors).map_err(|e| refuse("hatch", &e))
@@ -301,6 +315,9 @@ impl Warden {
                     }
                 }
             }
+            (Ok(Some((FromCell::Refused { step }, _))), State::Born) => {
+                self.is_unfit(id, Refusal::Walls(step))
+            }
             (Ok(Some((FromCell::Ready(walls), given))), State::Committing { tag, since, until }) => {
                 self.unwatch(id);
                 self.timers.remove(&(until, Timer::Commit(id)));
@@ -321,6 +338,10 @@ impl Warden {
             (_, state) => {
                 self.unwatch(id);
                 self.kill(id, Cause::Ended);
+                if matches!(state, State::Born | State::Pooled) {
+                    // The next one may end in the same way.
+                    self.pause_refill();
+                }
                 if let State::Committing { tag, .. } = state {
                     let why = Refusal::Walls("the cell ended while it was locked".into());
                     self.say(&FromWarden::Refused { tag, why }, vec![]);
@@ -360,10 +381,12 @@ impl Warden {
 
     pub(super) fn hand_over(&mut self, id: CellId, tag: u64, mut walls: Walls, commit_us: u64) {
         self.home_is(id, true);
-        self.be_courteous();
+        let Some(class) = self.cells.get(&id).map(|cell| cell.kind.class) else { return };
+        self.be_courteous(class);
         let Some(cell) = self.cells.get_mut(&id) else { return };
         cell.state = State::Live;
-        let network = match cell.kind.class {
+        cell.stopwatch = (class == Class::Browser).then(|| Stopwatch::start(Boottime::now()));
+        let network = match class {
             Class::Browser => "own, only loopback; out by egress, where the session may",
             Class::Native => "the session's, only loopback; out by egress, where the session may",
             Class::Wasm | Class::Files => "empty",
@@ -408,7 +431,7 @@ fn namespaces(pid: rustix::process::Pid) -> Option<Namespaces> {
 }
 
 /// A user namespace's map: 0 and the guest's user, nobody else. See user_namespaces(7).
-fn write_maps(pid: rustix::process::Pid, uids: UidPair) -> io::Result<()> {
+pub(super) fn write_maps(pid: rustix::process::Pid, uids: UidPair) -> io::Result<()> {
     fault::step("user_map").map_err(io::Error::from)?;
     let map = format!("0 {} 1\n{GUEST_UID} {} 1\n", uids.init(), uids.guest());
     let pid = pid.as_raw_nonzero();

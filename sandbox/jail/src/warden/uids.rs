@@ -1,4 +1,5 @@
-//! Host user ids for sessions: a pair for each, never shared by two live sessions.
+//! Host user ids: a pair for each session, and one for each browser, which runs before it has a session. No two of them that
+//! live share one.
 
 use std::collections::VecDeque;
 

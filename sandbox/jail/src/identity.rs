@@ -1,0 +1,80 @@
+//! User namespaces that nobody is in: a table of who is whom, for a mount.
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, pipe2};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// A user namespace with one user and one group: `inside` there is `outside` on the host. From root of the host, with one
+/// thread.
+pub fn mapping(inside: u32, outside: u32) -> io::Result<OwnedFd> {
+    let (there, is_there) = pipe2(OFlag::O_CLOEXEC)?;
+    let (done, is_done) = pipe2(OFlag::O_CLOEXEC)?;
+    let child = in_new_namespace(there, is_there, done, &is_done)?;
+    let table = || {
+        let map = format!("{inside} {outside} 1\n");
+        fs::write(format!("/proc/{child}/setgroups"), "deny")?;
+        fs::write(format!("/proc/{child}/uid_map"), &map)?;
+        fs::write(format!("/proc/{child}/gid_map"), &map)?;
+        File::open(format!("/proc/{child}/ns/user"))
+    };
+    let table = table();
+    drop(is_done);
+    // It is our child, and ends by itself now.
+    let _status = waitpid(child, None);
+    Ok(table?.into())
+}
+
+/// Forks a process that is in a user namespace of its own until `is_done` is closed.
+#[expect(unsafe_code, reason = "fork is unsafe by nature")]
+fn in_new_namespace(
+    there: OwnedFd,
+    is_there: OwnedFd,
+    done: OwnedFd,
+    is_done: &OwnedFd,
+) -> Result<Pid, Errno> {
+    // SAFETY: this process has one thread, so the child may use everything as if it had made it itself.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => {
+            drop(is_there);
+            match nix::unistd::read(&there, &mut [0]) {
+                Ok(1) => Ok(child),
+                outcome => {
+                    let _status = waitpid(child, None);
+                    Err(outcome.err().unwrap_or(Errno::EPERM))
+                }
+            }
+        }
+        ForkResult::Child => {
+            let waits = || {
+                nix::unistd::close(is_done.as_raw_fd())?;
+                nix::sched::unshare(CloneFlags::CLONE_NEWUSER)?;
+                nix::unistd::write(&is_there, &[0])?;
+                nix::unistd::read(&done, &mut [0])
+            };
+            let _over = waits();
+            // SAFETY: ends this process without running what its parent left to be run at an exit.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs root, as the warden has it.
+    #[test]
+    fn a_table_has_one_line() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let table = mapping(1_000_000_001, 1_000_000_003).expect("a namespace");
+        let kind = nix::sys::stat::fstat(&table).expect("an open file");
+        assert_ne!(kind.st_ino, nix::sys::stat::stat("/proc/self/ns/user").expect("our own").st_ino);
+    }
+}
