@@ -242,6 +242,22 @@ mod tests {
         assert!(matches!(judge("Runtime.evaluate", None), Verdict::Pass(None)));
     }
 
+    /// The list is what `make browser-clients` sees stock Playwright and Puppeteer call.
+    #[test]
+    fn what_stock_clients_call_is_offered() {
+        // Tools that pages offer to agents: Puppeteer asks for them at every connection, and does without.
+        const NOT_OFFERED: &[&str] = &["WebMCP.enable"];
+        let methods = include_str!("../../tests/golden/cdp_methods.txt");
+        assert!(methods.lines().count() > 30);
+        for method in methods.lines() {
+            let refused = match judge(method, None) {
+                Verdict::Refuse(why) => why.contains("not offered"),
+                Verdict::Pass(_) | Verdict::Leave => false,
+            };
+            assert_eq!(refused, NOT_OFFERED.contains(&method), "{method}");
+        }
+    }
+
     #[test]
     fn only_the_web_is_opened() {
         for method in ["Page.navigate", "Target.createTarget", "Fetch.continueRequest"] {

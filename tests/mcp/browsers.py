@@ -4,10 +4,13 @@ No client brings a browser: what they drive is the session's, in its cell.
 """
 
 import json
+import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 
@@ -136,24 +139,54 @@ def is_kept_within(api, playwright, session):
     assert ran["status"] == "succeeded", ran
 
 
-def node(api, session):
+def node(api, session, log):
     """node looks for packages beside the program, and they are beside the environment that runs this."""
     here, packages = pathlib.Path(__file__).parent, pathlib.Path(sys.prefix).parent
     program = shutil.copy(here / "browsers.mjs", packages)
     command = [pathlib.Path(sys.prefix) / "bin/node", program, f"http://{api.host}/"]
     endpoint = api.link(session).split("?")[0]
     for client in ("playwright", "puppeteer"):
-        subprocess.run([*command, client, api.link(session), endpoint, api.running.key], check=True)
+        arguments = [*command, client, api.link(session), endpoint, api.running.key]
+        if subprocess.run(arguments, stderr=log).returncode != 0:
+            log.seek(0)
+            said = [line for line in log.read().decode(errors="replace").splitlines() if ":protocol" not in line.lower()]
+            raise SystemExit("\n".join([f"{client} failed", *said[-40:]]))
+
+
+# What the clients themselves print of the protocol.
+DEBUG = {"DEBUG": "pw:protocol", "NODE_DEBUG": "puppeteer:protocol:SEND*"}
+SENT = re.compile(r"SEND ►.*?method\W{2,5}([A-Za-z]+\.[A-Za-z]+)")
+METHODS = pathlib.Path(__file__).parent.parent / "golden/cdp_methods.txt"
+
+
+def check_methods(log):
+    """The calls that the clients make are those of the list, which a test of the filter reads, too."""
+    log.seek(0)
+    called = set(SENT.findall(log.read().decode(errors="replace")))
+    assert len(called) > 30, f"the clients do not say what they call any more: {sorted(called)}"
+    if "UPDATE_GOLDEN" in os.environ:
+        METHODS.write_text("".join(f"{method}\n" for method in sorted(called)))
+    new = called - set(METHODS.read_text().split())
+    assert not new, f"not in {METHODS}: {sorted(new)}"
+    print(f"ok: {len(called)} methods of the protocol were called, all listed")
 
 
 def main():
-    with server.site(answer) as host, server.running(server.reaching(host)) as running:
+    with server.site(answer) as host, server.running(server.reaching(host)) as running, tempfile.TemporaryFile() as log:
         api = Api(running, host)
-        with sync_playwright() as playwright:
-            session = drives(api, playwright)
-            is_kept_within(api, playwright, session)
-            print("ok: Playwright, Python")
-        node(api, session)
+        os.environ.update(DEBUG)
+        # Playwright's own process inherits what it prints to.
+        said = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            with sync_playwright() as playwright:
+                session = drives(api, playwright)
+                is_kept_within(api, playwright, session)
+        finally:
+            os.dup2(said, 2)
+        print("ok: Playwright, Python")
+        node(api, session, log)
+        check_methods(log)
         api("DELETE", f"/{session}")
 
 
