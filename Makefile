@@ -4,6 +4,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/anchorhold
 export CARGO_TARGET_DIR ?= $(CACHE)/target/host
 export ANCHORHOLD_IMAGE_DIR ?= $(CACHE)/images
 BIN := $(CARGO_TARGET_DIR)/release
+# Programs of others, from PyPI and npm: clients, and what is measured beside us.
+CLIENTS := $(CACHE)/mcp-clients
 CARGO_FLAGS := --release --locked
 
 .PHONY: help demo test run bench load fuzz-api fuzz-egress browser-clients mcp-clients mcp-conformance setup images build ready own check clean
@@ -25,8 +27,9 @@ test: ready ## set up, build, pass every test
 run: ready ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
 	$(BIN)/anchorhold serve --data-dir /var/lib/anchorhold
 
-bench: ready images ## the numbers of SPECIFICATION.md, with a budget per step
+bench: ready images $(CLIENTS)/installed ## the numbers of SPECIFICATION.md, with a budget per step
 	@$(BIN)/anchorhold-bench
+	@cd tests/bench && PYTHONDONTWRITEBYTECODE=1 $(CLIENTS)/venv/bin/python browsers.py
 	@cargo test $(CARGO_FLAGS) -q -p anchorhold-egress --test all -- --ignored --nocapture figures
 
 # A package of its own, so that a load library is not built for `make demo`. It finds the programs by the path.
@@ -39,8 +42,6 @@ fuzz-api: ready ## requests of all kinds against the API's document, for five mi
 
 # They speak to what was built, not to a model of it; what they need comes from PyPI and npm, once. node, too: the one of
 # Debian is too old for them.
-CLIENTS := $(CACHE)/mcp-clients
-
 mcp-clients: ready $(CLIENTS)/installed ## the official MCP clients (Python, TypeScript) and an agent, against a server
 	@cd tests/mcp && export PYTHONDONTWRITEBYTECODE=1; \
 	$(CLIENTS)/venv/bin/python clients.py && $(CLIENTS)/venv/bin/python agent.py
