@@ -8,7 +8,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CLIENTS := $(CACHE)/mcp-clients
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench load fuzz-api fuzz-egress browser-clients mcp-clients mcp-conformance setup images build ready own check clean
+.PHONY: help demo test run bench load fuzz-api fuzz-egress browser-clients browser-apps mcp-clients mcp-conformance setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -49,6 +49,11 @@ mcp-clients: ready $(CLIENTS)/installed ## the official MCP clients (Python, Typ
 browser-clients: ready $(CLIENTS)/installed ## stock Playwright and Puppeteer, against a session's browser
 	@cd tests/mcp && export PYTHONDONTWRITEBYTECODE=1; $(CLIENTS)/venv/bin/python browsers.py
 
+APPS := $(CACHE)/browser-apps
+
+browser-apps: ready $(APPS)/installed ## real web apps (npm: TodoMVC, a kitchen sink), used as agents do; PICTURES=directory
+	@cd tests/apps && RUST_LOG=warn PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 apps.py $(APPS)/node_modules $(abspath $(PICTURES))
+
 mcp-conformance: ready $(CLIENTS)/installed ## the protocol's own test suite against the door for agents
 	@PATH="$(CLIENTS)/venv/bin:$$PATH" MCP_CONFORMANCE=$(CLIENTS)/node_modules/@modelcontextprotocol/conformance/dist/index.js \
 	cargo test $(CARGO_FLAGS) --workspace --lib -- --ignored --exact mcp::tests::conformance --nocapture
@@ -59,6 +64,14 @@ $(CLIENTS)/installed: tests/mcp/requirements.txt tests/mcp/package-lock.json
 	$(CLIENTS)/venv/bin/python -m pip install -q --disable-pip-version-check -r tests/mcp/requirements.txt
 	cp tests/mcp/package.json tests/mcp/package-lock.json $(CLIENTS)/
 	cd $(CLIENTS) && PATH="$(CLIENTS)/venv/bin:$$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund
+	touch $@
+
+# Only their files are used: no script of theirs runs outside of a session's browser.
+$(APPS)/installed: tests/apps/package-lock.json $(CLIENTS)/installed
+	rm -rf $(APPS)
+	mkdir -p $(APPS)
+	cp tests/apps/package.json tests/apps/package-lock.json $(APPS)/
+	cd $(APPS) && PATH="$(CLIENTS)/venv/bin:$$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund
 	touch $@
 
 fuzz-egress: setup ## hosts, policies, addresses and TLS greetings of all kinds; CASES=1000000
