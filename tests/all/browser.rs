@@ -466,21 +466,22 @@ fn files_go_in_and_out_by_the_workspace(shared: &Shared) -> Result<()> {
     let session = session(&client)?;
     let files = format!("/v1/sessions/{session}/files");
     client.put(&format!("{files}/in/notes.txt"), "hello")?.expect(201);
-    let page =
-        "data:text/html,<input type=file multiple><a download=out.txt href='data:text/plain,bye'>Get</a>";
+    client.put(&format!("{files}/in/%E4%BA%8C.txt"), "two")?.expect(201);
+    let page = "data:text/html;charset=utf-8,<input type=file multiple>\
+        <a download=%E5%A0%B1%E5%91%8A.txt href='data:text/plain,bye'>Get</a>";
     let results = done(
         &client,
         &session,
         json!([
             {"type": "navigate", "url": page},
-            {"type": "upload", "target": {"selector": "input"}, "paths": ["in/notes.txt", "/workspace/in/notes.txt"]},
+            {"type": "upload", "target": {"selector": "input"}, "paths": ["in/notes.txt", "/workspace/in/notes.txt", "in/二.txt"]},
             {"type": "evaluate", "expression": "const { files } = document.querySelector('input'); \
-                files.length + await files[1].text()"},
+                files.length + await files[1].text() + files[2].name"},
             {"type": "click", "target": {"text": "Get"}},
         ]),
     )?;
-    assert_eq!(results[2]["value"], "2hello", "{results:?}");
-    let path = format!("{files}/downloads/out.txt");
+    assert_eq!(results[2]["value"], "3hello二.txt", "{results:?}");
+    let path = format!("{files}/downloads/%E5%A0%B1%E5%91%8A.txt");
     let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while client.get(&path)?.status != 200 {
         ensure!(std::time::Instant::now() < until, "no download");
