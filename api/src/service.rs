@@ -53,12 +53,12 @@ use crate::ledger::{
 };
 use crate::metrics::{Glance, Metrics};
 use crate::price::Plan;
-use crate::tenant::{Denied, Tenant, Tenants};
+use crate::tenant::{Account, Denied, Quota, Tenant, Tenants};
 use crate::traces::Traces;
 use crate::words::{CloseReason, Runtime, SessionStatus};
 use anchorhold_sandbox::{
-    Boottime, Error, ExecutionId, FileError, Id, LimitError, LimitField, Network, RequestedLimits, SessionId,
-    SessionSpec, Window,
+    Boottime, Error, ExecutionId, FileError, Id, LimitError, LimitField, Network, RequestedLimits, Scarce,
+    SessionId, SessionSpec, Window,
 };
 use live::{Live, LiveTable};
 use once::Answer;
@@ -173,6 +173,8 @@ impl From<Error> for Refusal {
                 tracing::warn!(why, "a wall could not be built");
                 Self::Isolation("a wall that is required could not be built".into())
             }
+            Error::Quota(Scarce::Cells, most) => Self::Denied(Denied::Quota(Quota::Cells, most)),
+            Error::Quota(Scarce::Browsers, most) => Self::Denied(Denied::Quota(Quota::Browsers, most)),
             Error::NoImage => Self::Isolation("the image is not there any more".into()),
             Error::Closed => Self::SessionClosed,
             Error::ContextBusy => Self::ContextBusy,
@@ -519,16 +521,17 @@ impl Service {
             walls: None,
         };
         let claim = tenant.account().open_session(&limits)?;
-        let cells = self.0.sandbox.open(self.spec(tenant.group(), &row));
+        let cells = self.0.sandbox.open(self.spec(tenant.account(), &row));
         let live = Arc::new(Live::new(&row, tenant.account().clone(), cells, self.0.commands.clone()));
         self.0.live.insert(&live, claim);
         Ok((live, row))
     }
 
-    fn spec(&self, group: anchorhold_sandbox::GroupId, row: &SessionRow) -> SessionSpec {
+    fn spec(&self, account: &Account, row: &SessionRow) -> SessionSpec {
         SessionSpec {
             id: row.id,
-            group,
+            group: account.id().group(),
+            allowance: account.allowance(),
             limits: row.terms.limits,
             env: row.terms.env.clone(),
             network: row.terms.network.clone(),

@@ -80,6 +80,7 @@ impl Tenant {
             disabled: false,
             quotas: crate::ledger::Quotas::default(),
             spent_picos: 0,
+            egress_bytes: 0,
             created_us: 0,
         };
         let policy = TenantPolicy { sessions: 1, requests_per_second: 1000, executions_per_second: 1000 };

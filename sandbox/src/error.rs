@@ -1,5 +1,6 @@
 //! What went wrong on our side.
 
+use crate::quota::Scarce;
 use anchorhold_jail::control::Refusal;
 use anchorhold_jail::hatch::FileError;
 
@@ -10,6 +11,9 @@ pub enum Error {
     /// No room for a cell now; try again later.
     #[error("no room: {0}")]
     Capacity(String),
+    /// The session's group has as many as it may.
+    #[error("the group may have no more of these: {0:?}, {1}")]
+    Quota(Scarce, u64),
     /// A required wall could not be built.
     #[error("a wall could not be built: {0}")]
     Isolation(String),

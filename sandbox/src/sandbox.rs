@@ -6,9 +6,12 @@
 use crate::channel::{Channel, PACKETS_AT_ONCE, Received, locked};
 use crate::error::Error;
 use crate::execution::ContextKey;
+use crate::quota::Counted;
 use crate::session::{Given, Inner, Session, SessionSpec};
 use crate::usage::{Accounted, Taking, us_between};
-use anchorhold_jail::control::{Cause, FromWarden, Image, Take, ToWarden, Tombstone, VERSION, Welcome};
+use anchorhold_jail::control::{
+    Cause, Class, Digest, FromWarden, Image, Take, ToWarden, Tombstone, VERSION, Welcome,
+};
 use anchorhold_jail::egress::Decision;
 use anchorhold_jail::id::{CellId, ExecutionId, SessionId};
 use anchorhold_jail::packet::{PacketError, Packets};
@@ -31,7 +34,7 @@ const RECONNECT_EVERY: Duration = Duration::from_millis(50);
 /// How long [`Sandbox::connect`] tries, and how long a greeting may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// How long the warden may take to give a cell or refuse it; also to end a stray session.
-const TAKE_WAIT: Duration = Duration::from_secs(10);
+const TAKE_WAIT: Duration = Duration::from_secs(15);
 /// How long a warden that died may take to be back, when all that is wanted of it is that it ends.
 const BACK_WAIT: Duration = Duration::from_secs(3);
 
@@ -108,6 +111,7 @@ struct Link {
 struct Pending {
     session: Arc<Inner>,
     wanted: Wanted,
+    counted: Vec<Counted>,
     asked: Instant,
     until: Instant,
 }
@@ -254,13 +258,16 @@ impl Hub {
     /// Asks for a cell; [`Inner::taken`] or [`Inner::refused`] follows when this succeeds (and the session is not lost
     /// before).
     pub(crate) fn take(&self, mut take: Take, wanted: Wanted, session: &Arc<Inner>) -> Result<(), Error> {
+        let browser = take.image.is_some_and(|image| self.class(image) == Some(Class::Browser));
+        let counted =
+            session.spec.allowance.take(browser).map_err(|(what, most)| Error::Quota(what, most))?;
         take.tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
         let tag = take.tag;
         match locked(&self.link).as_mut() {
             Some(link) => {
                 let asked = Instant::now();
-                let pending =
-                    Pending { session: Arc::clone(session), wanted, asked, until: asked + TAKE_WAIT };
+                let (session, until) = (Arc::clone(session), asked + TAKE_WAIT);
+                let pending = Pending { session, wanted, counted, asked, until };
                 link.takes.insert(tag, pending);
             }
             None => return Err(Error::Unavailable),
@@ -270,6 +277,12 @@ impl Hub {
         }
         self.pending(tag);
         Err(Error::Unavailable)
+    }
+
+    /// What cells of this image are.
+    fn class(&self, image: Digest) -> Option<Class> {
+        let link = locked(&self.link);
+        link.as_ref()?.images.iter().find(|known| known.digest == image).map(|known| known.class)
     }
 
     /// Sockets in the network of a session's native cells; none where it has no such cell.
@@ -348,9 +361,10 @@ impl Hub {
     fn heard(&self, message: FromWarden, descriptors: Vec<OwnedFd>) -> Result<(), PacketError> {
         match message {
             FromWarden::Taken { tag, info, walls, commit_us } => match self.pending(tag) {
-                Some(Pending { session, wanted, asked, .. }) => {
+                Some(Pending { session, wanted, counted, asked, .. }) => {
                     let taking = Taking { take_us: us_between(asked, Instant::now()), commit_us };
-                    session.taken(&wanted, taking, Given { info, walls: Some(walls), descriptors });
+                    let given = Given { info, walls: Some(walls), descriptors };
+                    session.taken(&wanted, taking, given, counted);
                 }
                 // Given up, or its session was lost.
                 None => drop(self.tell(&ToWarden::Kill { cell: info.cell })),

@@ -16,6 +16,7 @@ use crate::execution::{Breach, ContextKey, Execution, Finished, Stop};
 use crate::feed::{Feed, Follower};
 use crate::files;
 use crate::limits::Limits;
+use crate::quota::{Allowance, Counted};
 use crate::sandbox::{Hub, Wanted};
 use crate::usage::{Accounted, Taking};
 use crate::wires::Wires;
@@ -57,6 +58,8 @@ pub struct SessionSpec {
     pub env: Vec<(String, String)>,
     /// What it asked for of the network.
     pub network: Network,
+    /// What its group may have together.
+    pub allowance: Allowance,
     /// How large its browser's window is.
     pub window: Window,
     /// After how long without use its browser is frozen; never where nothing is said.
@@ -372,13 +375,19 @@ impl Inner {
     }
 
     /// The warden gave the cell that was asked for.
-    pub(crate) fn taken(self: &Arc<Self>, wanted: &Wanted, taking: Taking, given: Given) {
+    pub(crate) fn taken(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        taking: Taking,
+        given: Given,
+        counted: Vec<Counted>,
+    ) {
         let id = given.info.cell;
         let mut core = locked(&self.core);
         let open = matches!(core.state.phase(), SessionState::Open | SessionState::Closing);
         match given.into_cell().filter(|_| open) {
             Some((cell, base_us, walls)) => {
-                core.hold(&cell, base_us, Accounted::default()).taking = Some(taking);
+                core.hold(&cell, base_us, Accounted::default(), counted).taking = Some(taking);
                 core.walls = walls.or(core.walls.take());
                 self.hub.runtime.spawn(cell::read(Arc::clone(self), Arc::clone(&cell)));
                 let effects = match wanted {

@@ -4,6 +4,7 @@ use crate::Shared;
 use anchorhold_tests::{Answer, Client, Options, Server};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 tests!(
@@ -15,6 +16,8 @@ tests!(
     a_tenant_over_its_budget_is_refused_at_once,
     a_hundred_creates_at_once_give_exactly_the_quota,
     sums_of_limits_have_quotas,
+    cells_and_browsers_have_quotas,
+    bytes_to_and_from_the_network_have_a_quota,
     what_cannot_be_kept_to_is_refused,
     whoever_asks_too_often_is_told_when_to_come_back,
     no_other_origin_is_let_in,
@@ -293,12 +296,97 @@ fn sums_of_limits_have_quotas(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+fn cells_and_browsers_have_quotas(shared: &Shared) -> Result<()> {
+    let admin = shared.client()?;
+    let (id, client) = tenant(&admin, "cells", &json!({"cells": 2}))?;
+    let (one, other) = (client.session(&json!({}))?, client.session(&json!({}))?);
+    client.execute(&one, "python", "1")?;
+    client.execute(&one, "javascript", "1")?;
+    let run = |session: &str, language: &str| {
+        client
+            .post(&format!("/v1/sessions/{session}/executions"), &json!({"language": language, "code": "1"}))
+    };
+    let refused = run(&other, "python")?;
+    assert_eq!(refused.problem(429), "quota_exceeded");
+    anyhow::ensure!(refused.text().contains("cells"), "{}", refused.text());
+    assert_eq!(client.put(&format!("/v1/sessions/{other}/files/a"), "b")?.problem(429), "quota_exceeded");
+    // Those that are there go on.
+    run(&one, "python")?.expect(200);
+    client.close(&one)?;
+    run(&other, "python")?.expect(200);
+    client.put(&format!("/v1/sessions/{other}/files/a"), "b")?.expect(201);
+    admin.patch(&format!("/v1/tenants/{id}"), &json!({"quotas": {"browsers": 1}}))?.expect(200);
+    // It had quotas of cells before: what is not said any more does not hold.
+    let browsers: Vec<String> =
+        (0..2).map(|_| client.session(&json!({"browser": {}}))).collect::<Result<_>>()?;
+    let look = |session: &str| {
+        let actions = json!({"actions": [{"type": "snapshot"}]});
+        client.post(&format!("/v1/sessions/{session}/browser/actions"), &actions)
+    };
+    look(&browsers[0])?.expect(200);
+    let refused = look(&browsers[1])?;
+    assert_eq!(refused.problem(429), "quota_exceeded");
+    anyhow::ensure!(refused.text().contains("browsers"), "{}", refused.text());
+    look(&browsers[0])?.expect(200);
+    client.delete(&format!("/v1/sessions/{}/browser", browsers[0]))?;
+    look(&browsers[1])?.expect(200);
+    for session in browsers.iter().chain([&other]) {
+        client.close(session)?;
+    }
+    Ok(())
+}
+
+/// A site that sends so many bytes to whoever asks.
+fn site(bytes: usize) -> Result<String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let host = listener.local_addr()?.to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            if stream.read(&mut request).is_ok() {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n");
+                let _gone =
+                    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&vec![b'x'; bytes]));
+            }
+        }
+    });
+    Ok(host)
+}
+
+fn bytes_to_and_from_the_network_have_a_quota(_: &Shared) -> Result<()> {
+    let host = site(100_000)?;
+    let server = Server::start(Options::default().with("egress", "allow_private", &format!("[\"{host}\"]")))?;
+    let admin = server.client()?;
+    let (id, client) = tenant(&admin, "far", &json!({"egress_bytes": 150_000}))?;
+    let network = json!({"mode": "allow", "hosts": [host]});
+    let session = client.session(&json!({"network": network}))?;
+    let get = || {
+        // An address of loopback is the session's own, unless the way out is asked for it.
+        let url = format!("http://{host}/");
+        let curl = ["curl", "-s", "--noproxy", "", "-x", "http://127.0.0.1:3128", &url];
+        let command = json!({"command": curl, "timeout_seconds": 30});
+        client.post(&format!("/v1/sessions/{session}/executions"), &command)
+    };
+    for _ in 0..2 {
+        let got = get()?.expect(200);
+        assert_eq!(got["stdout"].as_str().map(str::len), Some(100_000), "{got:#}");
+    }
+    let refused = get()?;
+    assert_eq!(refused.problem(429), "quota_exceeded");
+    anyhow::ensure!(refused.text().contains("egress_bytes"), "{}", refused.text());
+    assert_eq!(client.post("/v1/sessions", &json!({}))?.problem(429), "quota_exceeded");
+    admin.patch(&format!("/v1/tenants/{id}"), &json!({"quotas": {"egress_bytes": 1_000_000}}))?.expect(200);
+    get()?.expect(200);
+    server.stop()?;
+    Ok(())
+}
+
 fn what_cannot_be_kept_to_is_refused(shared: &Shared) -> Result<()> {
     let admin = shared.client()?;
     for (field, value) in [
-        ("cells", json!(5)),
-        ("browsers", json!(1)),
-        ("egress_bytes", json!(1)),
+        ("cells", json!(0)),
+        ("browsers", json!("1")),
+        ("egress_bytes", json!(0)),
         ("sessions", json!(0)),
         ("sessions", json!(-1)),
         ("sessions", json!(1.5)),

@@ -62,6 +62,12 @@ pub struct QuotaArguments {
     /// Live sessions
     #[arg(long, value_name = "COUNT")]
     sessions: Option<Most>,
+    /// Cells of live sessions: interpreters, commands, browsers, and what serves their files
+    #[arg(long, value_name = "COUNT")]
+    cells: Option<Most>,
+    /// Open browsers
+    #[arg(long, value_name = "COUNT")]
+    browsers: Option<Most>,
     /// Executions that wait and run
     #[arg(long, value_name = "COUNT")]
     concurrent_executions: Option<Most>,
@@ -74,6 +80,9 @@ pub struct QuotaArguments {
     /// The sum of the workspace limits of live sessions, as 10GiB
     #[arg(long, value_name = "SIZE")]
     workspace_bytes: Option<Most>,
+    /// Bytes to and from the network of everything it ever ran, as 100GiB
+    #[arg(long, value_name = "SIZE")]
+    egress_bytes: Option<Most>,
     /// What everything it ever used may cost, in dollars, as 12.50
     #[arg(long, value_name = "DOLLARS")]
     budget: Option<Budget>,
@@ -130,10 +139,13 @@ impl QuotaArguments {
     fn lay_over(&self, quotas: &mut Map<String, Value>) {
         let counts = [
             ("sessions", self.sessions),
+            ("cells", self.cells),
+            ("browsers", self.browsers),
             ("concurrent_executions", self.concurrent_executions),
             ("executions_per_second", self.executions_per_second),
             ("memory_bytes", self.memory_bytes),
             ("workspace_bytes", self.workspace_bytes),
+            ("egress_bytes", self.egress_bytes),
         ];
         for (name, most) in counts.into_iter().filter_map(|(name, most)| Some((name, most?))) {
             quotas.insert(name.to_owned(), most.0.into());
@@ -195,10 +207,13 @@ fn table<'v>(tenants: impl IntoIterator<Item = &'v Value>) -> Table {
         "NAME",
         "STATE",
         "SESSIONS",
+        "CELLS",
+        "BROWSERS",
         "RUNNING",
         "PER SECOND",
         "MEMORY",
         "WORKSPACE",
+        "EGRESS",
         "BUDGET",
         "SPENT",
     ]);
@@ -209,10 +224,13 @@ fn table<'v>(tenants: impl IntoIterator<Item = &'v Value>) -> Table {
             field(tenant, "name"),
             if tenant["disabled"] == true { "disabled" } else { "enabled" }.to_owned(),
             field(quotas, "sessions"),
+            field(quotas, "cells"),
+            field(quotas, "browsers"),
             field(quotas, "concurrent_executions"),
             field(quotas, "executions_per_second"),
             field(quotas, "memory_bytes"),
             field(quotas, "workspace_bytes"),
+            field(quotas, "egress_bytes"),
             quotas["budget_picos"].as_str().map_or_else(|| "-".to_owned(), dollars),
             dollars(&field(tenant, "spent_picos")),
         ]);

@@ -419,16 +419,6 @@ impl Fields<'_> {
         self.take(name).is_some()
     }
 
-    /// A field of the contract that this server cannot do yet: anything but its neutral value is refused.
-    pub(super) fn not_yet(&mut self, name: &str, neutral: &[Value]) {
-        match self.take(name) {
-            Some(value) if !neutral.contains(&value) => {
-                self.wrong(name, "is not available on this server yet")
-            }
-            _ => {}
-        }
-    }
-
     fn not<T>(&mut self, name: &str, what: &str, value: &Value) -> Option<T> {
         let found = match value {
             Value::Null => "null",

@@ -78,6 +78,11 @@ struct TenantBody {
 struct QuotasBody {
     /// Live sessions.
     sessions: Option<u64>,
+    /// Cells of live sessions: one of each context and command that runs, of each browser, and of each session whose files
+    /// are used.
+    cells: Option<u64>,
+    /// Open browsers.
+    browsers: Option<u64>,
     /// Executions that wait or run.
     concurrent_executions: Option<u64>,
     /// Executions begun in a second.
@@ -86,6 +91,8 @@ struct QuotasBody {
     memory_bytes: Option<u64>,
     /// Bytes of workspace that its live sessions may have together.
     workspace_bytes: Option<u64>,
+    /// Bytes that it may send to the network and get from it in all.
+    egress_bytes: Option<u64>,
     /// What it may spend in all, in pico-dollars (10⁻¹²).
     #[schema(pattern = "^[0-9]+$")]
     budget_picos: Option<String>,
@@ -100,10 +107,13 @@ impl From<TenantRow> for TenantBody {
             disabled: row.disabled,
             quotas: QuotasBody {
                 sessions: quotas.sessions,
+                cells: quotas.cells,
+                browsers: quotas.browsers,
                 concurrent_executions: quotas.concurrent_executions,
                 executions_per_second: quotas.executions_per_second,
                 memory_bytes: quotas.memory_bytes,
                 workspace_bytes: quotas.workspace_bytes,
+                egress_bytes: quotas.egress_bytes,
                 budget_picos: quotas.budget_picos.map(|picos| picos.to_string()),
             },
             spent_picos: row.spent_picos.to_string(),
@@ -165,10 +175,6 @@ fn needed_name(fields: &mut Fields<'_>) -> Option<String> {
 }
 
 fn quotas(fields: &mut Fields<'_>) -> Quotas {
-    // Nothing is kept that is not kept to.
-    for later in ["cells", "browsers", "egress_bytes"] {
-        fields.not_yet(later, &[]);
-    }
     let mut most = |name: &str, highest: u64| {
         let count = fields.count(name)?;
         let some = (1..=highest).contains(&count);
@@ -180,10 +186,13 @@ fn quotas(fields: &mut Fields<'_>) -> Quotas {
     const ANY: u64 = i64::MAX.unsigned_abs();
     Quotas {
         sessions: most("sessions", ANY),
+        cells: most("cells", ANY),
+        browsers: most("browsers", ANY),
         concurrent_executions: most("concurrent_executions", ANY),
         executions_per_second: most("executions_per_second", RATE_MAX),
         memory_bytes: most("memory_bytes", ANY),
         workspace_bytes: most("workspace_bytes", ANY),
+        egress_bytes: most("egress_bytes", ANY),
         budget_picos: budget(fields),
     }
 }

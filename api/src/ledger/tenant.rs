@@ -2,7 +2,7 @@
 
 use super::read::{json, page, parsed};
 use super::write::{Binder, Sql, insert_remembered, sql};
-use super::{Ledger, LedgerError, Made, Once, Page};
+use super::{Ledger, LedgerError, Made, Once, Page, counted};
 use crate::price::Picos;
 use crate::words::UnknownWord;
 use anchorhold_sandbox::{GroupId, Id};
@@ -59,6 +59,10 @@ impl FromStr for KeyId {
 pub struct Quotas {
     /// Live sessions.
     pub sessions: Option<u64>,
+    /// Cells of live sessions.
+    pub cells: Option<u64>,
+    /// Those with a browser.
+    pub browsers: Option<u64>,
     /// Executions that wait and run.
     pub concurrent_executions: Option<u64>,
     /// Executions that begin within a second.
@@ -67,6 +71,8 @@ pub struct Quotas {
     pub memory_bytes: Option<u64>,
     /// The sum of the workspace limits of its live sessions.
     pub workspace_bytes: Option<u64>,
+    /// Bytes that all that it ever ran may send to the network and get from it.
+    pub egress_bytes: Option<u64>,
     /// What everything it ever used may cost.
     pub budget_picos: Option<Picos>,
 }
@@ -84,6 +90,9 @@ pub struct TenantRow {
     pub quotas: Quotas,
     /// What everything it ever used cost.
     pub spent_picos: Picos,
+    /// What everything it ever ran sent to the network and got from it.
+    #[serde(default)]
+    pub egress_bytes: u64,
     /// Since when there is one.
     pub created_us: i64,
 }
@@ -245,6 +254,7 @@ fn tenant(row: &SqliteRow) -> Result<TenantRow, LedgerError> {
         disabled: row.try_get("disabled")?,
         quotas: json(row, "quotas")?.ok_or(LedgerError::Stored("quotas"))?,
         spent_picos: row.try_get("spent_picos")?,
+        egress_bytes: counted(row.try_get("egress_bytes")?),
         created_us: row.try_get("created_us")?,
     })
 }
@@ -324,6 +334,7 @@ mod tests {
             disabled: false,
             quotas,
             spent_picos: 0,
+            egress_bytes: 0,
             created_us: 5,
         };
         ledger.insert_tenant(&row, None).await.unwrap();

@@ -76,7 +76,7 @@ impl Service {
             |id| cells.iter().find(|cell| cell.id == id).map(|cell| cell.accounted).unwrap_or_default();
 
         let account = self.0.tenants.account(&row.tenant).ok_or(LedgerError::Stored("tenant"))?;
-        let spec = self.spec(account.id().group(), &row);
+        let spec = self.spec(&account, &row);
         let session = self.0.sandbox.adopt(spec, contexts, recorded).await;
         // It counts, but what was admitted once is not refused now.
         let claim = account.resume_session(&row.terms.limits);

@@ -67,6 +67,7 @@ impl Service {
             disabled: false,
             quotas: new.quotas,
             spent_picos: 0,
+            egress_bytes: 0,
             created_us: now_us(),
         };
         self.0.ledger.insert_tenant(&row, once.as_ref()).await?;
@@ -183,7 +184,7 @@ impl Service {
             return;
         }
         match self.0.ledger.tenant(account.id()).await {
-            Ok(Some(row)) => account.note_spent(row.spent_picos),
+            Ok(Some(row)) => account.note_spent(&row),
             Ok(None) => tracing::error!(tenant = %account.id(), "a tenant is gone"),
             Err(error) => tracing::warn!(%error, "what a tenant spent could not be read"),
         }

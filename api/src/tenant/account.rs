@@ -5,7 +5,7 @@ use crate::config::TenantPolicy;
 use crate::ledger::{Quotas, TenantId, TenantRow};
 use crate::price::Picos;
 use crate::words::words;
-use anchorhold_sandbox::{Boottime, Limits};
+use anchorhold_sandbox::{Allowance, Boottime, Count, Limits};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 words!(
@@ -15,10 +15,16 @@ words!(
         Sessions = "sessions",
         /// Executions that wait and run.
         ConcurrentExecutions = "concurrent_executions",
+        /// Cells of live sessions: interpreters, commands, browsers, and what serves their files.
+        Cells = "cells",
+        /// Open browsers.
+        Browsers = "browsers",
         /// The sum of the memory limits of live sessions.
         MemoryBytes = "memory_bytes",
         /// The sum of the workspace limits of live sessions.
         WorkspaceBytes = "workspace_bytes",
+        /// Bytes to and from the network, of everything.
+        EgressBytes = "egress_bytes",
         /// The cost of everything.
         Budget = "budget_picos",
     }
@@ -46,6 +52,7 @@ struct Caps {
     executions_per_second: u64,
     memory_bytes: u64,
     workspace_bytes: u64,
+    egress_bytes: u64,
     budget_picos: Picos,
 }
 
@@ -57,8 +64,30 @@ impl Caps {
             executions_per_second: quotas.executions_per_second.unwrap_or(policy.executions_per_second),
             memory_bytes: quotas.memory_bytes.unwrap_or(u64::MAX),
             workspace_bytes: quotas.workspace_bytes.unwrap_or(u64::MAX),
+            egress_bytes: quotas.egress_bytes.unwrap_or(u64::MAX),
             budget_picos: quotas.budget_picos.unwrap_or(Picos::MAX),
         }
+    }
+}
+
+/// What everything that a tenant ever used comes to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Its cost.
+    pub picos: Picos,
+    /// Bytes to and from the network.
+    pub egress_bytes: u64,
+}
+
+impl Spent {
+    fn of(row: &TenantRow) -> Self {
+        Self { picos: row.spent_picos, egress_bytes: row.egress_bytes }
+    }
+
+    /// Neither ever shrinks.
+    fn grow(&mut self, to: Self) {
+        self.picos = self.picos.max(to.picos);
+        self.egress_bytes = self.egress_bytes.max(to.egress_bytes);
     }
 }
 
@@ -66,7 +95,7 @@ impl Caps {
 struct State {
     disabled: bool,
     caps: Caps,
-    spent_picos: Picos,
+    spent: Spent,
     sessions: u64,
     executions: u64,
     memory_bytes: u64,
@@ -80,6 +109,7 @@ pub struct Account {
     /// As the ledger knows it.
     text: String,
     policy: TenantPolicy,
+    allowance: Allowance,
     state: Mutex<State>,
     begun: Bucket,
 }
@@ -89,16 +119,19 @@ impl Account {
         let state = State {
             disabled: row.disabled,
             caps: Caps::new(&row.quotas, &policy),
-            spent_picos: row.spent_picos,
+            spent: Spent::of(row),
             sessions: 0,
             executions: 0,
             memory_bytes: 0,
             workspace_bytes: 0,
         };
+        let allowance = Allowance { cells: Count::of(u64::MAX), browsers: Count::of(u64::MAX) };
+        allow(&allowance, &row.quotas);
         Self {
             id: row.id,
             text: row.id.to_string(),
             policy,
+            allowance,
             state: Mutex::new(state),
             begun: Bucket::default(),
         }
@@ -119,20 +152,26 @@ impl Account {
         let mut state = self.state();
         state.disabled = row.disabled;
         state.caps = Caps::new(&row.quotas, &self.policy);
+        allow(&self.allowance, &row.quotas);
         // A bucket at the old rate says nothing about the new one.
         self.begun.fill();
-        state.spent_picos = state.spent_picos.max(row.spent_picos);
+        state.spent.grow(Spent::of(row));
     }
 
-    /// Everything that it ever used cost at least this.
-    pub fn note_spent(&self, picos: Picos) {
-        let mut state = self.state();
-        state.spent_picos = state.spent_picos.max(picos);
+    /// Everything that it ever used comes to at least what this says.
+    pub fn note_spent(&self, row: &TenantRow) {
+        self.state().spent.grow(Spent::of(row));
     }
 
     /// Whether what it spends must be watched.
     pub fn has_budget(&self) -> bool {
-        self.state().caps.budget_picos < Picos::MAX
+        let caps = self.state().caps;
+        caps.budget_picos < Picos::MAX || caps.egress_bytes < u64::MAX
+    }
+
+    /// What the cells of its sessions count against.
+    pub fn allowance(&self) -> Allowance {
+        self.allowance.clone()
     }
 
     /// Whether it may do anything at all.
@@ -196,11 +235,19 @@ impl State {
         if self.disabled {
             return Err(Denied::Disabled);
         }
-        if self.spent_picos >= self.caps.budget_picos {
+        if self.spent.egress_bytes >= self.caps.egress_bytes {
+            return Err(Denied::Quota(Quota::EgressBytes, self.caps.egress_bytes));
+        }
+        if self.spent.picos >= self.caps.budget_picos {
             return Err(Denied::Quota(Quota::Budget, u64::try_from(self.caps.budget_picos).unwrap_or(0)));
         }
         Ok(())
     }
+}
+
+fn allow(allowance: &Allowance, quotas: &Quotas) {
+    allowance.cells.allow(quotas.cells.unwrap_or(u64::MAX));
+    allowance.browsers.allow(quotas.browsers.unwrap_or(u64::MAX));
 }
 
 fn within(quota: Quota, used: u64, more: u64, most: u64) -> Result<(), Denied> {
@@ -250,6 +297,7 @@ mod tests {
             disabled: false,
             quotas,
             spent_picos: 0,
+            egress_bytes: 0,
             created_us: 0,
         }
     }
@@ -270,14 +318,23 @@ mod tests {
     fn a_budget_ends_and_a_disabled_tenant_gets_nothing() {
         let mut row = row(Quotas { budget_picos: Some(10), ..Quotas::default() });
         let account = Arc::new(Account::new(&row, POLICY));
-        account.note_spent(9);
+        let spent = |picos| TenantRow { spent_picos: picos, ..row.clone() };
+        account.note_spent(&spent(9));
         drop(account.begin_execution().unwrap());
-        account.note_spent(10);
-        account.note_spent(3);
+        account.note_spent(&spent(10));
+        account.note_spent(&spent(3));
+        let moved = TenantRow { egress_bytes: 5, ..row.clone() };
+        account.note_spent(&moved);
         let over = Denied::Quota(Quota::Budget, 10);
         assert_eq!(account.begin_execution().unwrap_err(), over);
         assert_eq!(account.open_session(&limits(1, 1)).unwrap_err(), over);
         row.quotas.budget_picos = Some(11);
+        account.apply(&row);
+        drop(account.begin_execution().unwrap());
+        row.quotas.egress_bytes = Some(5);
+        account.apply(&row);
+        assert_eq!(account.begin_execution().unwrap_err(), Denied::Quota(Quota::EgressBytes, 5));
+        row.quotas.egress_bytes = Some(6);
         account.apply(&row);
         drop(account.begin_execution().unwrap());
         row.disabled = true;

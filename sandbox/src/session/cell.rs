@@ -3,6 +3,7 @@
 use super::Inner;
 use crate::channel::Channel;
 use crate::execution::{Breach, Collector, Stop};
+use crate::quota::Counted;
 use crate::usage::{Meter, Taking};
 use anchorhold_jail::control::{Boottime, Class, Tombstone};
 use anchorhold_jail::counters::{Counters, Reading};
@@ -94,6 +95,8 @@ impl Standby {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) cell: Arc<Cell>,
+    /// Until its end is decided it counts against what its group may have.
+    pub(super) counted: Vec<Counted>,
     /// Of a browser.
     pub(super) standby: Option<Standby>,
     pub(super) meter: Meter,
@@ -117,8 +120,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(cell: Arc<Cell>, meter: Meter) -> Self {
+    pub(super) fn new(cell: Arc<Cell>, meter: Meter, counted: Vec<Counted>) -> Self {
         Self {
+            counted,
             standby: (cell.class == Class::Browser).then(Standby::default),
             cell,
             meter,

@@ -10,6 +10,7 @@ use crate::execution::{
 };
 use crate::feed::{Feed, Follower};
 use crate::files::Desk;
+use crate::quota::Counted;
 use crate::sandbox::{Hub, Wanted};
 use crate::session::{SessionSpec, SessionState};
 use crate::usage::{Accounted, Meter, Usage, mib_ms, us_between};
@@ -167,8 +168,14 @@ impl Core {
     }
 
     /// A cell is ours from now on.
-    pub(super) fn hold(&mut self, cell: &Arc<Cell>, base_us: u64, accounted: Accounted) -> &mut Held {
-        let held = Held::new(Arc::clone(cell), Meter::new(base_us, accounted));
+    pub(super) fn hold(
+        &mut self,
+        cell: &Arc<Cell>,
+        base_us: u64,
+        accounted: Accounted,
+        counted: Vec<Counted>,
+    ) -> &mut Held {
+        let held = Held::new(Arc::clone(cell), Meter::new(base_us, accounted), counted);
         self.cells.entry(cell.id).insert_entry(held).into_mut()
     }
 
@@ -223,6 +230,7 @@ impl Core {
     pub(super) fn kill(&mut self, hub: &Hub, cell: CellId) {
         hub.tell(&ToWarden::Kill { cell });
         if let Some(held) = self.cells.get_mut(&cell) {
+            held.counted.clear();
             held.kill_at = None;
             held.lost_by(Instant::now() + LOST_AFTER);
         }
@@ -394,6 +402,13 @@ impl Core {
         let state_lost = ended.state_lost || ended.how == How::Crashed || run.reading.is_none() || dead;
         let (id, adopted) = (ended.execution, run.adopted);
         run.ended = Some(ended);
+        let job = self.jobs.get(&id);
+        let single =
+            |job: &Job| matches!(job.context.interpreter, Interpreter::Command | Interpreter::Terminal);
+        if state_lost || job.is_some_and(single) {
+            // It ends by itself, in a moment.
+            held.counted.clear();
+        }
         if nameless {
             return Ok(());
         }

@@ -119,7 +119,8 @@ impl Inner {
             self.hub.tell(&ToWarden::Kill { cell: id });
             return;
         };
-        let held = core.hold(&cell, base_us, accounted);
+        let counted = self.spec.allowance.resume(class == Class::Browser);
+        let held = core.hold(&cell, base_us, accounted, counted);
         if class == Class::Files {
             // It may be in the middle of what another process asked for; the next operation takes a new one.
             core.kill(&self.hub, id);

@@ -8,8 +8,8 @@ mod restart;
 
 use crate::fake::{FakeWarden, IMAGE};
 use crate::{
-    Boottime, ContextKey, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId, Interpreter,
-    Limits, Network, Sandbox, Session, SessionId, SessionSpec,
+    Allowance, Boottime, ContextKey, Count, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId,
+    Interpreter, Limits, Network, Sandbox, Session, SessionId, SessionSpec,
 };
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -35,6 +35,7 @@ fn spec() -> SessionSpec {
         },
         env: vec![("A".to_owned(), "b".to_owned())],
         network: Network::None,
+        allowance: Allowance { cells: Count::of(u64::MAX), browsers: Count::of(u64::MAX) },
         window: anchorhold_jail::control::Window::default(),
         standby_after: None,
         expires_at: Boottime::now().plus_us(3_600_000_000),

@@ -380,6 +380,13 @@ pub(in crate::http) struct QuotasRequest {
     /// Live sessions.
     #[schema(minimum = 1)]
     sessions: Option<u64>,
+    /// Cells of live sessions: one of each context and command that runs, of each browser, and of each session whose files
+    /// are used.
+    #[schema(minimum = 1)]
+    cells: Option<u64>,
+    /// Open browsers.
+    #[schema(minimum = 1)]
+    browsers: Option<u64>,
     /// Executions that wait or run.
     #[schema(minimum = 1)]
     concurrent_executions: Option<u64>,
@@ -392,6 +399,9 @@ pub(in crate::http) struct QuotasRequest {
     /// Bytes of workspace that its live sessions may have together.
     #[schema(minimum = 1)]
     workspace_bytes: Option<u64>,
+    /// Bytes that it may send to the network and get from it in all.
+    #[schema(minimum = 1)]
+    egress_bytes: Option<u64>,
     /// What it may spend in all, in pico-dollars (10⁻¹²).
     #[schema(pattern = "^[0-9]{1,20}$")]
     budget_picos: Option<String>,

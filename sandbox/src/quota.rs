@@ -1,0 +1,123 @@
+//! How much the sessions of one group may have together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Things that are counted, and how many there may be.
+#[derive(Debug)]
+pub struct Count {
+    used: AtomicU64,
+    most: AtomicU64,
+}
+
+/// One that counts, until this is dropped.
+#[derive(Debug)]
+pub struct Counted(Arc<Count>);
+
+impl Count {
+    /// None yet, of at most so many.
+    pub fn of(most: u64) -> Arc<Self> {
+        Arc::new(Self { used: AtomicU64::new(0), most: AtomicU64::new(most) })
+    }
+
+    /// From now on there may be so many. What there is stays.
+    pub fn allow(&self, most: u64) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// One more, if there may be one; otherwise how many there may be.
+    fn take(self: &Arc<Self>) -> Result<Counted, u64> {
+        let most = self.most.load(Ordering::Relaxed);
+        let more = |used| (used < most).then_some(used + 1);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map(|_| Counted(Arc::clone(self)))
+            .map_err(|_| most)
+    }
+
+    /// One that is there already.
+    fn resume(self: &Arc<Self>) -> Counted {
+        self.used.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(self))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What there may be only so much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scarce {
+    /// Cells of any kind.
+    Cells,
+    /// Cells with a browser.
+    Browsers,
+}
+
+/// The counts of a group, shared by its sessions.
+#[derive(Debug, Clone)]
+pub struct Allowance {
+    /// Cells of any kind.
+    pub cells: Arc<Count>,
+    /// Those with a browser.
+    pub browsers: Arc<Count>,
+}
+
+impl Allowance {
+    /// For another cell. Otherwise what there is too much of, and how many there may be.
+    pub(crate) fn take(&self, browser: bool) -> Result<Vec<Counted>, (Scarce, u64)> {
+        let mut counted = vec![self.cells.take().map_err(|most| (Scarce::Cells, most))?];
+        if browser {
+            counted.push(self.browsers.take().map_err(|most| (Scarce::Browsers, most))?);
+        }
+        Ok(counted)
+    }
+
+    /// For a cell that is there already.
+    pub(crate) fn resume(&self, browser: bool) -> Vec<Counted> {
+        let mut counted = vec![self.cells.resume()];
+        if browser {
+            counted.push(self.browsers.resume());
+        }
+        counted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn never_more_than_there_may_be_and_nothing_is_forgotten() {
+        let allowance = Allowance { cells: Count::of(3), browsers: Count::of(1) };
+        let first = allowance.take(true).unwrap();
+        assert_eq!(allowance.take(true).unwrap_err(), (Scarce::Browsers, 1));
+        let others = [allowance.take(false).unwrap(), allowance.take(false).unwrap()];
+        assert_eq!(allowance.take(false).unwrap_err(), (Scarce::Cells, 3));
+        drop(first);
+        let again = allowance.take(true).unwrap();
+        allowance.cells.allow(1);
+        drop((others, again));
+        let one = allowance.take(false).unwrap();
+        assert_eq!(allowance.take(false).unwrap_err(), (Scarce::Cells, 1));
+        // What survived a restart counts, also beyond what there may be.
+        let resumed = allowance.resume(true);
+        drop(one);
+        assert_eq!(allowance.take(false).unwrap_err(), (Scarce::Cells, 1));
+        drop(resumed);
+        assert!(allowance.take(true).is_ok());
+    }
+
+    #[test]
+    fn a_hundred_at_once_get_exactly_as_many_as_there_may_be() {
+        let allowance = Allowance { cells: Count::of(10), browsers: Count::of(10) };
+        let taken: Vec<_> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..100).map(|_| scope.spawn(|| allowance.take(true).ok())).collect();
+            all.into_iter().filter_map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(taken.len(), 10);
+    }
+}
