@@ -27,10 +27,19 @@ test: ready ## set up, build, pass every test
 run: ready ## serve on http://127.0.0.1:8080, state in /var/lib/anchorhold
 	$(BIN)/anchorhold serve --data-dir /var/lib/anchorhold
 
-bench: ready images $(CLIENTS)/installed ## the numbers of SPECIFICATION.md, with a budget per step
+bench: ready images $(CLIENTS)/installed $(CACHE)/beside/installed ## the numbers of SPECIFICATION.md, with a budget per step
 	@$(BIN)/anchorhold-bench
 	@cd tests/bench && PYTHONDONTWRITEBYTECODE=1 $(CLIENTS)/venv/bin/python browsers.py
 	@cargo test $(CARGO_FLAGS) -q -p anchorhold-egress --test all -- --ignored --nocapture figures
+	@cd tests/bench && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=../mcp $(CACHE)/beside/venv/bin/python beside.py
+
+# What native sessions are measured beside.
+$(CACHE)/beside/installed: tests/bench/requirements.txt
+	rm -rf $(CACHE)/beside
+	/usr/bin/python3 -m venv $(CACHE)/beside/venv
+	$(CACHE)/beside/venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
+	command -v bwrap >/dev/null || apt-get install -y -qq --no-install-recommends bubblewrap
+	touch $@
 
 # A package of its own, so that a load library is not built for `make demo`. It finds the programs by the path.
 load: ready ## load: how many, how fast, at what cost; ARGUMENTS="--only idle --idle 1000", or "--help"
