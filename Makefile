@@ -8,7 +8,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CLIENTS := $(CACHE)/mcp-clients
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench load fuzz-api fuzz-egress browser-clients browser-apps mcp-clients mcp-conformance setup images build ready own check clean
+.PHONY: help demo test run bench load fuzz-api fuzz-egress browser-clients browser-apps mcp-clients mcp-conformance suites setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -82,6 +82,13 @@ $(APPS)/installed: tests/apps/package-lock.json $(CLIENTS)/installed
 	cp tests/apps/package.json tests/apps/package-lock.json $(APPS)/
 	cd $(APPS) && PATH="$(CLIENTS)/venv/bin:$$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund
 	touch $@
+
+suites: ready $(CACHE)/suites/fetched ## tests of CPython, numpy, pandas, scikit-learn and matplotlib, in native cells
+	@cd tests/suites && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=../mcp /usr/bin/python3 suites.py $(CACHE)/suites $(ARGUMENTS)
+
+$(CACHE)/suites/fetched: tests/suites/fetch.sh tests/suites/requirements.txt images/code/requirements.txt
+	@tests/suites/fetch.sh $(CACHE)/suites
+	@touch $@
 
 fuzz-egress: setup ## hosts, policies, addresses and TLS greetings of all kinds; CASES=1000000
 	PROPTEST_CASES=$(or $(CASES),1000000) cargo test $(CARGO_FLAGS) -p anchorhold-egress --lib
