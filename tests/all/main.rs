@@ -56,6 +56,7 @@ mod inputs;
 mod isolation;
 mod limits;
 mod live;
+mod machine;
 mod mcp;
 mod metrics;
 mod native;
@@ -94,6 +95,7 @@ const ROOMS: &[Room] = &[
     standby::all,
     hostile::all,
     native::all,
+    machine::all,
     preview::all,
     terminal::all,
     egress::all,

@@ -593,7 +593,7 @@ found = {
     'image': opened('/usr/bin/python3', os.O_WRONLY), 'etc': opened('/etc/new', os.O_CREAT | os.O_WRONLY),
     'dev': opened('/dev/new', os.O_CREAT | os.O_WRONLY), 'sysrq': opened('/proc/sysrq-trigger', os.O_WRONLY),
     'core_pattern': opened('/proc/sys/kernel/core_pattern', os.O_WRONLY), 'kcore': opened('/proc/kcore'),
-    'netlink': made(socket.AF_NETLINK, socket.SOCK_RAW), 'packet': made(17, socket.SOCK_RAW), 'vsock': made(40), 'alg': made(38, socket.SOCK_SEQPACKET),
+    'netlink': made(socket.AF_NETLINK, socket.SOCK_RAW, 4), 'packet': made(17, socket.SOCK_RAW), 'vsock': made(40), 'alg': made(38, socket.SOCK_SEQPACKET),
     'raw': made(socket.AF_INET, socket.SOCK_RAW, 1), 'proxy': connected(('127.0.0.1', 3128)), 'metadata': connected(('169.254.169.254', 80)),
     'world': connected(('192.0.2.1', 443)),
 }

@@ -32,7 +32,9 @@ const BROWSER_WORKSPACE: &str = "/session/workspace";
 const BROWSER_TMP: &str = "256m";
 
 const NONE: Option<&str> = None;
-/// Where terminals are, in a cell that has one …
+/// Terminals that a native cell may have open.
+const TERMINALS_MAX: u32 = 64;
+/// Where they are …
 const TERMINALS: &str = "/dev/pts";
 /// … and the first of them.
 pub(crate) const TERMINAL: &CStr = c"/dev/pts/0";
@@ -100,7 +102,7 @@ fn devices(terminals: bool) -> Result<(), Errno> {
         mknod(format!("/dev/{name}").as_str(), SFlag::S_IFCHR, everybody, makedev(major, minor))?;
     }
     if terminals {
-        // The terminal of whoever opens it, which only the cell of a terminal has.
+        // The terminal of whoever opens it.
         mknod("/dev/tty", SFlag::S_IFCHR, everybody, makedev(5, 0))?;
         nix::unistd::mkdir(TERMINALS, Mode::from_bits_truncate(0o755))?;
         nix::unistd::symlinkat("pts/ptmx", nix::fcntl::AT_FDCWD, "/dev/ptmx")?;
@@ -159,6 +161,7 @@ pub fn furnish(parts: &[OwnedFd; 3]) -> Result<(), LockError> {
     let namespaces = begin(Class::Native)?;
     let mounted = fault::step("mounts").and_then(|()| {
         parts.iter().zip([WORKSPACE, TMP, SHM]).try_for_each(|(tree, place)| put(tree, place))?;
+        terminals()?;
         own_processes()
     });
     mounted.map_err(LockError::Mounts)?;
@@ -194,19 +197,24 @@ fn begin(class: Class) -> Result<Namespaces, LockError> {
     Namespaces::bound(class).map_err(LockError::Namespaces)
 }
 
-/// Makes a terminal in a cell that is furnished and not restricted yet. This is pid 1's end; the other one is
-/// [`TERMINAL`], the guest's.
+/// Opens a terminal in a cell that is furnished and not restricted yet. This is pid 1's end; the other one is [`TERMINAL`],
+/// the guest's.
 pub fn terminal() -> Result<OwnedFd, LockError> {
-    let made = || {
+    let opened = || {
         fault::step("terminal")?;
-        let options = format!("newinstance,ptmxmode=0600,mode=0600,uid={GUEST_UID},gid={GUEST_UID},max=1");
-        mount(Some("devpts"), TERMINALS, Some("devpts"), PLAIN, Some(options.as_str()))?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let terminal = rustix::pty::openpt(flags).map_err(errno)?;
         rustix::pty::unlockpt(&terminal).map_err(errno)?;
         Ok(terminal)
     };
-    made().map_err(LockError::Mounts)
+    opened().map_err(LockError::Mounts)
+}
+
+/// Terminals of the cell's own, for programs that drive others by them.
+fn terminals() -> Result<(), Errno> {
+    let options =
+        format!("newinstance,ptmxmode=0666,mode=0600,uid={GUEST_UID},gid={GUEST_UID},max={TERMINALS_MAX}");
+    mount(Some("devpts"), TERMINALS, Some("devpts"), PLAIN, Some(options.as_str()))
 }
 
 fn put(tree: &OwnedFd, place: &str) -> Result<(), Errno> {

@@ -405,7 +405,7 @@ pub fn program_filters(class: Class) -> Result<&'static [BpfProgram], FilterErro
     match slot.get() {
         Some(filters) => Ok(filters),
         None => {
-            let filters = [compile_program(class)?, no_clone3()?];
+            let filters = [compile_program(class)?, as_on_an_old_kernel()?];
             Ok(slot.get_or_init(|| filters))
         }
     }
@@ -426,20 +426,23 @@ fn compile_program(class: Class) -> Result<BpfProgram, FilterError> {
         rules.insert(libc::SYS_clone, vec![without_bits(0, FOREIGN_NAMESPACES)?]);
         rules.insert(libc::SYS_unshare, vec![equals(0, libc::CLONE_NEWUSER)?]);
     }
-    // Netlink is refused whole: a nested user namespace could configure its own network with it.
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-    rules.insert(
-        libc::SYS_socket,
-        families.into_iter().map(|family| equals(0, family)).collect::<Result<_, _>>()?,
-    );
+    let mut sockets = families.into_iter().map(|family| equals(0, family)).collect::<Result<Vec<_>, _>>()?;
+    if class == Class::Native {
+        // Which interfaces there are: Node and what serves pages ask for it. To change one takes a capability in the
+        // network's namespace. A browser's programs make namespaces in which they have those, and get no netlink.
+        sockets.push(SeccompRule::new(vec![is(0, libc::AF_NETLINK)?, is(2, libc::NETLINK_ROUTE)?])?);
+    }
+    rules.insert(libc::SYS_socket, sockets);
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     Ok(SeccompFilter::new(rules, refused, SeccompAction::Allow, TargetArch::x86_64)?.try_into()?)
 }
 
 /// clone3's flags are in memory, where no filter sees them. The C library takes `ENOSYS` for an old kernel and calls
-/// clone instead. Of two filters that refuse, the one installed last says with what.
-fn no_clone3() -> Result<BpfProgram, FilterError> {
-    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+/// clone instead; so it does, by a name below `/proc`, for execveat. Of two filters that refuse, the one installed last says
+/// with what.
+fn as_on_an_old_kernel() -> Result<BpfProgram, FilterError> {
+    let rules = [libc::SYS_clone3, libc::SYS_execveat].map(|call| (call, Vec::new())).into();
     let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
     Ok(SeccompFilter::new(rules, SeccompAction::Allow, missing, TargetArch::x86_64)?.try_into()?)
 }
@@ -483,9 +486,12 @@ fn compile(class: Class) -> Result<BpfProgram, FilterError> {
 }
 
 fn equals(argument: u8, value: i32) -> Result<SeccompRule, FilterError> {
+    Ok(SeccompRule::new(vec![is(argument, value)?])?)
+}
+
+fn is(argument: u8, value: i32) -> Result<SeccompCondition, FilterError> {
     let value = u64::from(value.unsigned_abs());
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
-    Ok(SeccompRule::new(vec![condition])?)
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?)
 }
 
 fn without_bits(argument: u8, bits: i32) -> Result<SeccompRule, FilterError> {
