@@ -14,6 +14,7 @@ tests!(
     a_page_opens_only_so_many_windows,
     a_download_without_end_fills_the_sessions_files_and_no_more,
     a_renderer_that_dies_is_told,
+    whichever_process_dies_nothing_is_left,
     chromiums_own_sandbox_is_on,
 );
 
@@ -210,6 +211,44 @@ fn a_renderer_that_dies_is_told(shared: &Shared) -> Result<()> {
     ensure!(answer["status"] == "failed" && error.contains("crashed"), "{answer:#}");
     goes_on(&client, &session)?;
     client.close(&session)?;
+    Ok(())
+}
+
+/// Each of a browser's processes in turn, in a session of its own: the browser goes on or is lost, and says which.
+fn whichever_process_dies_nothing_is_left(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let mut ends = Vec::new();
+    for turn in 0.. {
+        let session = client.session(&json!({"browser": {}}))?;
+        goes_on(&client, &session)?;
+        let name = session.trim_start_matches("ses_");
+        let all = host::cell_processes(name);
+        let Some(&victim) = all.get(turn) else {
+            client.close(&session)?;
+            break;
+        };
+        let line = command_line(victim);
+        if let Some(pid) = rustix::process::Pid::from_raw(victim.cast_signed()) {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        let begun = Instant::now();
+        let path = format!("/v1/sessions/{session}/browser/actions");
+        let actions = json!([{"type": "navigate", "url": CALM}, {"type": "snapshot"}]);
+        let answer = client.post(&path, &json!({"actions": actions, "timeout_seconds": 5}))?;
+        ensure!(begun.elapsed() < Duration::from_secs(10), "{line}: no answer for {:?}", begun.elapsed());
+        ensure!([200, 503].contains(&answer.status), "{line}: {}", answer.text());
+        let end = Instant::now() + Duration::from_secs(10);
+        // With the browser's own process or its driver all of its cell goes; a new one may have begun.
+        client.close(&session)?;
+        while !host::cell_processes(name).is_empty() || !host::cgroups(name).is_empty() {
+            ensure!(Instant::now() < end, "{line}: left behind {:?}", host::cell_processes(name));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let left = all.iter().filter(|pid| command_line(**pid).contains("chromium-headless-shell"));
+        ensure!(left.count() == 0, "{line}: Chromium left behind");
+        ends.push(answer.status);
+    }
+    ensure!(ends.len() >= 5, "{} processes are no browser", ends.len());
     Ok(())
 }
 

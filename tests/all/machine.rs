@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 tests!(
     programs_drive_others_by_terminals,
     interfaces_and_services_are_listed,
+    processors_are_counted,
     environments_are_made_and_programs_run_by_descriptor,
     a_terminals_tricks_stay_refused,
 );
@@ -63,6 +64,10 @@ fn interfaces_and_services_are_listed(shared: &Shared) -> Result<()> {
     let code = "import os from 'node:os'; Object.keys(os.networkInterfaces()).join()";
     let answer = run(&client, &session, "javascript", code)?;
     assert_eq!(answer["results"][0]["mime"]["text/plain"], "'lo'", "{answer:#}");
+    let code = "fs = require('node:fs'); fs.writeFileSync('a', 'x'.repeat(100000)); fs.copyFileSync('a', 'b'); \
+        await fs.promises.copyFile('a', 'c'); fs.statSync('b').size + fs.statSync('c').size";
+    let answer = run(&client, &session, "javascript", code)?;
+    assert_eq!(answer["results"][0]["mime"]["text/plain"], "200000", "{answer:#}");
     let code = "import pandas, socket\n\
         print(socket.if_nameindex(), socket.getservbyname('https'))\n\
         print(len(pandas.DataFrame({'a': [1]}).style.to_html()) > 100)\n\
@@ -78,6 +83,22 @@ fn interfaces_and_services_are_listed(shared: &Shared) -> Result<()> {
     let answer = run(&client, &session, "python", code)?;
     // Nothing is changed: EPERM.
     assert_eq!(answer["stdout"], "[(1, 'lo')] 443\nTrue\n-1\n-1\n", "{answer:#}");
+    client.close(&session)?;
+    Ok(())
+}
+
+fn processors_are_counted(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let own = std::thread::available_parallelism()?.to_string();
+    let here = run(&client, &session, "javascript", "import os from 'node:os'; os.cpus().length")?;
+    assert_eq!(here["results"][0]["mime"]["text/plain"], own.as_str());
+    let code = "node -p 'os.cpus().length'\n\
+        echo \"import { cpus } from 'node:os'; console.log(cpus().length, cpus()[0].times.user)\" > a.mjs; node a.mjs\n\
+        node -e 'new (require(\"worker_threads\").Worker)(\"console.log(require(`os`).cpus().length)\", {eval: true})'\n\
+        python3 -c 'import os; print(os.cpu_count(), len(os.sched_getaffinity(0)))'";
+    let answer = run(&client, &session, "bash", code)?;
+    assert_eq!(answer["stdout"], format!("{own}\n{own} 0\n{own}\n{own} {own}\n"), "{answer:#}");
     client.close(&session)?;
     Ok(())
 }

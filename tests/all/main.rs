@@ -73,6 +73,7 @@ mod tenants;
 mod terminal;
 mod transfers;
 mod typescript;
+mod unruly;
 
 /// A room of tests.
 type Room = fn(&Shared) -> Vec<Trial>;
@@ -96,6 +97,7 @@ const ROOMS: &[Room] = &[
     hostile::all,
     native::all,
     machine::all,
+    unruly::all,
     preview::all,
     terminal::all,
     egress::all,
