@@ -1,4 +1,4 @@
-//! User namespaces that nobody is in: a table of who is whom, for a mount.
+//! Who is whom: the tables of user namespaces, of those of cells, and of some that nobody is in, which are for a mount.
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -15,18 +15,20 @@ pub fn mapping(inside: u32, outside: u32) -> io::Result<OwnedFd> {
     let (there, is_there) = pipe2(OFlag::O_CLOEXEC)?;
     let (done, is_done) = pipe2(OFlag::O_CLOEXEC)?;
     let child = in_new_namespace(there, is_there, done, &is_done)?;
-    let table = || {
-        let map = format!("{inside} {outside} 1\n");
-        fs::write(format!("/proc/{child}/setgroups"), "deny")?;
-        fs::write(format!("/proc/{child}/uid_map"), &map)?;
-        fs::write(format!("/proc/{child}/gid_map"), &map)?;
-        File::open(format!("/proc/{child}/ns/user"))
-    };
-    let table = table();
+    let table = write_table(child.as_raw(), &format!("{inside} {outside} 1\n"))
+        .and_then(|()| File::open(format!("/proc/{child}/ns/user")));
     drop(is_done);
     // It is our child, and ends by itself now.
     let _status = waitpid(child, None);
     Ok(table?.into())
+}
+
+/// Writes the table of the user namespace that a process is in, the same for users and groups: lines of what is inside, what
+/// that is on the host, and how many. Once for each namespace. See user_namespaces(7).
+pub fn write_table(pid: i32, lines: &str) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    fs::write(format!("/proc/{pid}/uid_map"), lines)?;
+    fs::write(format!("/proc/{pid}/gid_map"), lines)
 }
 
 /// Forks a process that is in a user namespace of its own until `is_done` is closed.

@@ -9,6 +9,7 @@ use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
 use crate::fault;
 use crate::hatch::{Commit, FromCell, ToCell};
 use crate::id::{CellId, SessionId};
+use crate::identity;
 use crate::lock::GUEST_UID;
 use crate::loopback;
 use crate::packet;
@@ -430,12 +431,9 @@ fn namespaces(pid: rustix::process::Pid) -> Option<Namespaces> {
     Some(Namespaces { user: open("user")?.into(), network: open("net")?.into() })
 }
 
-/// A user namespace's map: 0 and the guest's user, nobody else. See user_namespaces(7).
+/// A cell's users: 0 and the guest's, nobody else.
 pub(super) fn write_maps(pid: rustix::process::Pid, uids: UidPair) -> io::Result<()> {
     fault::step("user_map").map_err(io::Error::from)?;
-    let map = format!("0 {} 1\n{GUEST_UID} {} 1\n", uids.init(), uids.guest());
-    let pid = pid.as_raw_nonzero();
-    std::fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
-    std::fs::write(format!("/proc/{pid}/uid_map"), &map)?;
-    std::fs::write(format!("/proc/{pid}/gid_map"), &map)
+    let lines = format!("0 {} 1\n{GUEST_UID} {} 1\n", uids.init(), uids.guest());
+    identity::write_table(pid.as_raw_nonzero().get(), &lines)
 }
