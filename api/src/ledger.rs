@@ -15,6 +15,7 @@
 //! record without an execution, take the rest. So the records of a cell add up to its final counters, whatever crashed
 //! in between.
 
+mod pack;
 mod read;
 mod tenant;
 mod write;

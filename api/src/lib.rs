@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aside;
 pub mod audit;
 pub mod cli;
 pub mod config;

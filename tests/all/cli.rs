@@ -93,7 +93,7 @@ fn tenants_and_keys_are_administered(shared: &Shared) -> Result<()> {
         "--budget",
         "1.5",
     ])?;
-    let quotas = json!({"sessions": 3, "concurrent_executions": null, "executions_per_second": null,
+    let quotas = json!({"sessions": 3, "cells": null, "browsers": null, "egress_bytes": null, "concurrent_executions": null, "executions_per_second": null,
         "memory_bytes": 2u64 << 30, "workspace_bytes": null, "budget_picos": "1500000000000"});
     assert_eq!(made["quotas"], quotas);
     // What is not named stays, `none` takes away.

@@ -33,6 +33,12 @@ PROGRAMS = {
     "1+1": ("1+1", "2"),
     "pandas": ("import pandas; int(pandas.DataFrame({'a': range(10)}).a.sum())", "45"),
 }
+# How long it works, by its own clock.
+WORK = (
+    "import time; begun = time.perf_counter(); work = sum(n * n for n in range(5_000_000)); "
+    "(time.perf_counter() - begun) * 1000"
+)
+WORKS = 7
 WHICH = "import sys, pandas; f'CPython {sys.version.split()[0]}, pandas {pandas.__version__}'"
 
 
@@ -209,6 +215,13 @@ def life(system, program, clock, warm):
     system.end(made)
 
 
+def work(system, clock):
+    """A loop of Python's own, which no wall should slow down."""
+    made = system.start()
+    clock.taken.setdefault((system.name, "work", "loop"), []).append(float(system.run(made, WORK)))
+    system.end(made)
+
+
 ROWS = [
     ("from nothing to the first result, 1+1", "first", "1+1"),
     ("from nothing to the first result, with pandas", "first", "pandas"),
@@ -216,6 +229,7 @@ ROWS = [
     ("made, used once and gone, with pandas", "life", "pandas"),
     ("the end alone, 1+1", "end", "1+1"),
     ("warm, 1+1", "warm", "1+1"),
+    ("a loop of 5,000,000 squares, by its own clock", "work", "loop"),
 ]
 
 
@@ -233,7 +247,8 @@ def show(clock, systems):
                 cells.append(f"{'–':>26}")
                 continue
             middle, high = clock.at(key, 0.5), clock.at(key, 0.95)
-            ratio = "" if system is systems[0] else f"×{middle / ours:.1f}"
+            digits = 3 if row[0] == "work" else 1
+            ratio = "" if system is systems[0] else f"×{middle / ours:.{digits}f}"
             cells.append(f"{middle:>10.1f}{high:>8.1f}{ratio:>8}")
         print(f"{title:<48}{''.join(cells)}")
 
@@ -256,6 +271,9 @@ def main():
                 for program in PROGRAMS:
                     time.sleep(PAUSE)
                     life(system, program, clock, warm=program == "1+1" and not isinstance(system, Bubblewrap))
+        for _ in range(WORKS):
+            for system in systems:
+                work(system, clock)
         print(f"{rounds} rounds, in turn; {WARM} warm executions in each")
         show(clock, systems)
 

@@ -13,6 +13,7 @@ use super::error::Problem;
 use super::execution::{Form, UsageBody, disconnect};
 use super::openapi::{Cells, Live, Runs, sent};
 use super::{Caller, Door, SessionAt, about, key, ok};
+use crate::aside::aside;
 use crate::ledger::{ExecutionRow, GuestError};
 use crate::service::{ExecutionRequest, browser};
 use crate::words::ExecutionStatus;
@@ -105,7 +106,7 @@ pub(super) async fn act(
     let form = Form::of(&headers, &request);
     let row = door.service.execute(&tenant, session, request, key, form.awaited()).await?;
     if form == Form::Whole {
-        return Ok(about(format!("exe_{}", row.id), ok(&ActionsBody::new(&row))));
+        return Ok(about(format!("exe_{}", row.id), aside(row.size(), || ok(&ActionsBody::new(&row)))));
     }
     form.answer(&door, &tenant, &row).await
 }

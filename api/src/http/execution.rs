@@ -5,6 +5,7 @@ use super::error::Problem;
 use super::openapi::{Cells, Exclusive, Live, Opens, Runs, Uploads, sent};
 use super::session::{self, env};
 use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, about, event, json, key, ok, time};
+use crate::aside::aside;
 use crate::ledger::{ExecutionRow, GuestError, Report, Rich};
 use crate::service::{Await, ContextName, ExecutionRequest, OnDisconnect, Refusal, RunRequest, context_id};
 use crate::tenant::Tenant;
@@ -203,7 +204,7 @@ impl UsageBody {
 }
 
 fn answer(row: &ExecutionRow) -> Response {
-    about(format!("exe_{}", row.id), ok(&ExecutionBody::new(row)))
+    about(format!("exe_{}", row.id), aside(row.size(), || ok(&ExecutionBody::new(row))))
 }
 
 /// The forms of an answer to who runs something.
@@ -242,7 +243,7 @@ impl Form {
         let (session, id) = (row.session, row.id);
         let body = || ExecutionBody::new(row);
         let response = match self {
-            Self::Whole => ok(&body()),
+            Self::Whole => aside(row.size(), || ok(&body())),
             Self::Begun => json(StatusCode::ACCEPTED, &body()),
             Self::Stream(on_disconnect) => {
                 let cancel = on_disconnect == OnDisconnect::Cancel;

@@ -1,5 +1,6 @@
 //! Questions to the ledger.
 
+use super::pack::unpack;
 use super::{
     ExecutionRow, Ledger, LedgerError, Once, Place, Record, Remembered, SessionRow, Subject, Totals, counted,
 };
@@ -396,7 +397,7 @@ fn execution(row: &SqliteRow) -> Result<ExecutionRow, LedgerError> {
         ended_us: row.try_get("ended_us")?,
         place: required(row, "place")?,
         report: json(row, "report")?,
-        output: json(row, "output")?,
+        output: row.try_get::<Option<&str>, _>("output")?.map(unpack).transpose()?,
     })
 }
 

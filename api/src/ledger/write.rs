@@ -1,5 +1,6 @@
 //! The one writer. Whatever waits while a transaction is under way goes into the next one together.
 
+use super::pack::pack;
 use super::{
     Closing, FilesMade, Ledger, LedgerError, Made, NewExecution, Once, Place, Report, SessionRow, stored,
 };
@@ -431,7 +432,7 @@ impl Ledger {
     pub async fn close_execution(&self, closing: &Closing) -> Result<(), LedgerError> {
         let id = closing.id.to_string();
         let report = serde_json::to_string(&closing.report)?;
-        let output = serde_json::to_string(&closing.output)?;
+        let output = pack(&closing.output)?;
         let Some((cell, accounted)) = closing.cell.filter(|_| closing.status != ExecutionStatus::Lost) else {
             let values = Binder::default()
                 .bind(closing.status.as_str())

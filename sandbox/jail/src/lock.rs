@@ -116,7 +116,8 @@ impl Restricted {
         self.stands("pid_namespace", pid_is_one && fault::step("readback").is_ok(), "pid 1")?;
         self.stands("no_new_privileges", no_new_privileges, "set")?;
         self.stands("capabilities", capabilities, "none")?;
-        self.stands("user_namespace", user, "the session's user")?;
+        let own = if self.class == Class::Browser { "a user of its own" } else { "the session's user" };
+        self.stands("user_namespace", user, own)?;
         self.stands("seccomp", refuses_sockets() && refuses_code(), "no sockets, no new code")?;
         self.stands("mount_namespace", root_is_closed(self.class), "nothing can be made in the root")?;
         Ok(self.walls)
