@@ -390,7 +390,7 @@ pub enum Made {
     /// A context of a session.
     Context(SessionId, Place, Defaults),
     /// A tenant.
-    Tenant(TenantRow),
+    Tenant(Box<TenantRow>),
     /// Changes of a session's files; nothing while it is not known whether they were made.
     Files(Option<FilesMade>),
 }

@@ -166,8 +166,12 @@ impl Ledger {
         match once {
             None => self.writer.write(&INSERT_TENANT, values).await,
             Some(once) => {
-                let values =
-                    values.made(once, row.id.to_string(), &Made::Tenant(row.clone()), row.created_us)?;
+                let values = values.made(
+                    once,
+                    row.id.to_string(),
+                    &Made::Tenant(Box::new(row.clone())),
+                    row.created_us,
+                )?;
                 self.writer.write(&INSERT_TENANT_ONCE, values).await
             }
         }

@@ -50,10 +50,10 @@ impl Service {
         let service = self.clone();
         let once = key.map(|key| key.of(&admin.tenant().to_string(), "tenants"));
         let answer = self.at_most_once(once.clone(), Await::End, async move {
-            Ok(Answer::Made(Made::Tenant(service.make_tenant(new, once).await?)))
+            Ok(Answer::Made(Made::Tenant(Box::new(service.make_tenant(new, once).await?))))
         });
         match answer.await? {
-            Answer::Made(Made::Tenant(row)) => Ok(row),
+            Answer::Made(Made::Tenant(row)) => Ok(*row),
             _ => Err(Refusal::Internal),
         }
     }
