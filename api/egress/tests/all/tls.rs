@@ -120,7 +120,7 @@ fn the_server_name_is_the_host_that_was_asked_for() {
             let mut echo = vec![0; said.len()];
             tunnel.read_exact(&mut echo).await.unwrap();
             assert_eq!(echo, said, "{target}");
-            assert_eq!(world.seen()[0].said(), said, "{target}");
+            assert_eq!(world.seen_one().await.said(), said, "{target}");
         }
     });
 }
@@ -136,7 +136,7 @@ fn a_hasty_greeting_is_looked_at_too() {
             let answer = session.say([request, &said].concat()).await;
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
             let expected = if reaches { said } else { Vec::new() };
-            assert_eq!(world.seen()[0].said(), expected, "{name}");
+            assert_eq!(world.seen_one().await.said(), expected, "{name}");
         }
     });
 }
@@ -154,6 +154,6 @@ fn other_ports_are_not_looked_at() {
         // The end of one direction is passed on, the other goes on.
         tunnel.shutdown().await.unwrap();
         assert!(is_closed(&mut tunnel).await);
-        assert_eq!(world.seen()[0].text(), "anything");
+        assert_eq!(world.seen_one().await.text(), "anything");
     });
 }
