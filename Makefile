@@ -38,7 +38,7 @@ $(CACHE)/beside/installed: tests/bench/requirements.txt
 	rm -rf $(CACHE)/beside
 	/usr/bin/python3 -m venv $(CACHE)/beside/venv
 	$(CACHE)/beside/venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
-	command -v bwrap >/dev/null || apt-get install -y -qq --no-install-recommends bubblewrap
+	command -v bwrap >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends bubblewrap; }
 	touch $@
 
 # A package of its own, so that a load library is not built for `make demo`. It finds the programs by the path.

@@ -1,9 +1,8 @@
 //! What programs of native cells expect of a machine, beside files and processes.
 
 use crate::Shared;
-use anchorhold_tests::Client;
+use crate::native::{run, session};
 use anyhow::{Result, ensure};
-use serde_json::{Value, json};
 
 tests!(
     programs_drive_others_by_terminals,
@@ -12,26 +11,6 @@ tests!(
     environments_are_made_and_programs_run_by_descriptor,
     a_terminals_tricks_stay_refused,
 );
-
-/// A native session whose zygote has been loaded.
-fn session(client: &Client) -> Result<String> {
-    let session = client.session(&json!({"runtime": "native"}))?;
-    let path = format!("/v1/sessions/{session}/executions");
-    for _ in 0..10 {
-        let answer = client.post(&path, &json!({"command": ["true"]}))?;
-        if answer.status != 503 {
-            answer.expect(200);
-            break;
-        }
-    }
-    Ok(session)
-}
-
-fn run(client: &Client, session: &str, language: &str, code: &str) -> Result<Value> {
-    let answer = client.execute(session, language, code)?;
-    ensure!(answer["status"] == "succeeded", "{answer:#}");
-    Ok(answer)
-}
 
 fn programs_drive_others_by_terminals(shared: &Shared) -> Result<()> {
     let client = shared.client()?;

@@ -33,13 +33,14 @@ tests!(
 );
 
 /// A native session of a server that may just have begun to load what its cells are forked from.
-fn session(client: &Client) -> Result<String> {
+pub fn session(client: &Client) -> Result<String> {
     let session = client.session(&json!({"runtime": "native"}))?;
     warmed(client, &session)?;
     Ok(session)
 }
 
-fn warmed(client: &Client, session: &str) -> Result<()> {
+/// Waits until what its cells are forked from has been loaded.
+pub fn warmed(client: &Client, session: &str) -> Result<()> {
     let path = format!("/v1/sessions/{session}/executions");
     for _ in 0..10 {
         let answer = client.post(&path, &json!({"command": ["true"]}))?;
@@ -53,7 +54,7 @@ fn warmed(client: &Client, session: &str) -> Result<()> {
 }
 
 /// Runs what must succeed.
-fn run(client: &Client, session: &str, language: &str, code: &str) -> Result<Value> {
+pub fn run(client: &Client, session: &str, language: &str, code: &str) -> Result<Value> {
     let answer = client.execute(session, language, code)?;
     ensure!(answer["status"] == "succeeded", "{code}: {answer:#}");
     Ok(answer)

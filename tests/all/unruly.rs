@@ -1,6 +1,7 @@
 //! Native programs that want more than they may: what they get, and that nobody else notices.
 
 use crate::Shared;
+use crate::native::warmed;
 use anchorhold_tests::{Client, host};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -19,17 +20,10 @@ tests!(
     an_interpreter_may_crash_again_and_again,
 );
 
-/// A native session whose zygote has been loaded.
+/// A native session with these limits.
 fn session(client: &Client, limits: &Value) -> Result<String> {
     let session = client.session(&json!({"runtime": "native", "limits": limits}))?;
-    let path = format!("/v1/sessions/{session}/executions");
-    for _ in 0..10 {
-        let answer = client.post(&path, &json!({"command": ["true"]}))?;
-        if answer.status != 503 {
-            answer.expect(200);
-            break;
-        }
-    }
+    warmed(client, &session)?;
     Ok(session)
 }
 

@@ -348,8 +348,12 @@ impl Tree {
             if new.is_empty() {
                 return Ok(CellGroup { memory, time });
             }
-            for group in &groups {
-                new.iter().try_for_each(|&pid| attach(group, pid))?;
+            for (group, &one) in groups.iter().flat_map(|group| new.iter().map(move |one| (group, one))) {
+                match attach(group, one) {
+                    // It ended meanwhile, as Chromium's helpers do. A cell without its pid 1 is none.
+                    Err(CgroupError::Io(_, error)) if is_gone(&error) && one != pid => {}
+                    attached => attached?,
+                }
             }
         }
     }
@@ -535,6 +539,11 @@ fn members(pid: Pid) -> Result<Vec<Pid>, CgroupError> {
         }
     }
     Ok(all)
+}
+
+/// There is no such process.
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 fn numbers(text: &str) -> impl Iterator<Item = Pid> {
