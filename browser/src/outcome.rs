@@ -177,6 +177,16 @@ pub enum Failure {
     Call(#[from] CallError),
 }
 
+impl Failure {
+    /// Nothing is known but that the time was over. A target that was looked for in vain until then is more than that.
+    pub fn is_lateness(&self) -> bool {
+        matches!(
+            self,
+            Failure::Call(CallError::Deadline) | Failure::Target { obstacle: Obstacle::Silent, .. }
+        )
+    }
+}
+
 /// Why a target cannot be acted on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {

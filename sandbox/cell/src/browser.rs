@@ -275,7 +275,7 @@ impl Run<'_> {
     fn outcome(self) -> Done {
         match self.failure {
             None => (How::Succeeded, None),
-            Some(_) if Instant::now() >= self.deadline => (How::TimedOut, None),
+            Some(why) if why.is_lateness() => (How::TimedOut, None),
             Some(why) => (How::Failed, Some(("ACTION_FAILED", why.to_string()))),
         }
     }
