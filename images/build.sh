@@ -34,9 +34,10 @@ builder_is_current() {
 # stretches that use one core, so the one with the most crates goes first. The builder finds them compiled, in the
 # directory that it would use.
 if [ ! -x "$builder" ]; then
-    for lock in $(for name in $names; do ls "$name/Cargo.lock" 2>/dev/null; done | xargs -r ls -S); do
+    for lock in $(ls -S */Cargo.lock); do
         name=$(dirname "$lock")
-        GUEST_TARGET_DIR="$cache/target/$name" sh "$name/build.sh" /dev/null || exit
+        case " $names " in *" $name "*) ;; *) continue ;; esac
+        GUEST_TARGET_DIR="$cache/target/guests" sh "$name/build.sh" /dev/null || exit
     done </dev/null &
     guests=$!
 fi

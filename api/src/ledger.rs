@@ -17,6 +17,7 @@
 
 mod pack;
 mod read;
+mod schema;
 mod tenant;
 mod write;
 
@@ -440,7 +441,7 @@ impl Ledger {
             .pragma("wal_autocheckpoint", "0")
             .disable_statement_logging();
         let mut connection = options.connect().await?;
-        sqlx::migrate!().run(&mut connection).await?;
+        schema::migrator().run(&mut connection).await?;
         let checkpointer = options.connect().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)

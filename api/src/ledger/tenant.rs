@@ -296,7 +296,7 @@ mod tests {
             .filename(dir.join("ledger.sqlite"))
             .create_if_missing(true);
         let mut connection = options.connect().await.unwrap();
-        sqlx::migrate!().run_to(1, &mut connection).await.unwrap();
+        crate::ledger::schema::migrator().run_to(1, &mut connection).await.unwrap();
         connection.execute(BEFORE).await.unwrap();
         connection.execute(more).await.unwrap();
         connection.close().await.unwrap();

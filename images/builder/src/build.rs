@@ -90,7 +90,9 @@ fn compile_guest(recipe: &Recipe) -> Result<Vec<u8>> {
 /// Run the folder's `build.sh`. It makes its first argument, and keeps what it wants to keep between builds in
 /// `$GUEST_TARGET_DIR`.
 pub fn run_script(recipe: &Recipe, out: &Path) -> Result<()> {
-    let target = store::cache_directory()?.join("target").join(&recipe.name);
+    // Guests are compiled with one standard library, which is compiled once for all of them.
+    let name = if recipe.kind == Kind::Wasm { "guests" } else { &recipe.name };
+    let target = store::cache_directory()?.join("target").join(name);
     fs::create_dir_all(&target)?;
     let status = Command::new("sh")
         .arg(recipe.folder.join("build.sh"))

@@ -5,11 +5,11 @@ use std::{
     collections::BTreeMap,
 };
 
-use rustpython::InterpreterBuilderExt;
 use rustpython_vm::{
     AsObject, Interpreter, InterpreterBuilder, PyObjectRef, PyRef, PyResult, Settings, VirtualMachine,
     builtins::{PyBaseExceptionRef, PyCode, PyDictRef, PyStr, PyTypeRef},
     bytecode::CodeFlags,
+    common::rc::PyRc,
     compiler::Mode,
     scope::Scope,
     signal,
@@ -80,7 +80,7 @@ impl Session {
     pub fn create() -> Self {
         abi::share_workspace_as_home();
         std::env::set_current_dir("/workspace").expect("there is a /workspace");
-        let interpreter = InterpreterBuilder::new().settings(settings()).init_stdlib().build();
+        let interpreter = with_standard_library(InterpreterBuilder::new().settings(settings())).build();
         let (main, prelude, sources) = interpreter.enter(|vm| match initialize(vm) {
             Ok(parts) => parts,
             Err(exception) => {
@@ -282,6 +282,15 @@ fn settings() -> Settings {
     // As in an interactive CPython: modules beside the program are found, wherever it stands.
     settings.path_list = vec![String::new()];
     settings
+}
+
+/// What the `rustpython` crate does; that one is a command line too, and brings along what such a thing needs.
+fn with_standard_library(builder: InterpreterBuilder) -> InterpreterBuilder {
+    let native = rustpython_stdlib::stdlib_module_defs(&builder.ctx);
+    builder.add_native_modules(&native).add_frozen_modules(rustpython_pylib::FROZEN_STDLIB).init_hook(|vm| {
+        let state = PyRc::get_mut(&mut vm.state).expect("nobody else has it yet");
+        state.config.paths.stdlib_dir = Some(rustpython_pylib::LIB_PATH.to_owned());
+    })
 }
 
 fn initialize(vm: &VirtualMachine) -> PyResult<(Scope, Prelude, PyDictRef)> {

@@ -38,14 +38,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hatch = std::io::stdin().as_fd().try_clone_to_owned()?;
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["files"] => files::run(hatch, NoWalls),
+        ["files"] => files::run(hatch, &mut NoWalls),
         ["wasm", image] => {
             let began = Instant::now();
             let template = wasm::Template::load(std::fs::File::open(image)?, wasm::Own::open().ok())?;
             if std::env::var_os("BARE_TIMES").is_some() {
                 eprintln!("loaded and rehearsed in {:?}, {template:?}", began.elapsed());
             }
-            wasm::run(template, hatch, NoWalls)
+            wasm::run(template, hatch, &mut NoWalls)
         }
         _ => Err("see the top of examples/bare.rs".into()),
     }

@@ -45,7 +45,7 @@ const RESULT: &str = "application/vnd.anchorhold.action+json";
 const PAGE: &str = "application/vnd.anchorhold.page+json";
 
 /// Runs a cell in this process, from before `Prepared` to its end. Its browser waits for the session with it.
-pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
+pub fn run(hatch: OwnedFd, walls: &mut dyn Walling) -> ! {
     life::end_on_panic();
     let require_landlock = life::wait_for_identity(&hatch);
     let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));

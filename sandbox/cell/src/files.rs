@@ -68,7 +68,7 @@ struct Cell {
 }
 
 /// Runs a cell in this process, from `Prepared` to its end.
-pub fn run(hatch: OwnedFd, mut walls: impl Walling) -> ! {
+pub fn run(hatch: OwnedFd, walls: &mut dyn Walling) -> ! {
     life::end_on_panic();
     let (commit, [root]) = life::wait_for_commit(&hatch);
     life::require(&hatch, walls.restrict(&commit, root.as_fd()));

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 /// The walls, as two steps that a cell takes. The program passes those of `anchorhold_jail::lock`; tests pass none.
-/// An error is the step's name and the kernel's answer.
+/// An error is the step's name and the kernel's answer. Cells take them as an object, and are so compiled once, with the
+/// library.
 pub trait Walling {
     /// Becomes the session's user and closes the file system but for the workspace. Called with one thread.
     fn restrict(&mut self, commit: &Commit, workspace: BorrowedFd<'_>) -> Result<(), String>;

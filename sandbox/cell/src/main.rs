@@ -27,11 +27,10 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
     let library = (station.class == Class::Native).then(native::library).transpose()?;
     station.confine()?;
     match station.class {
-        Class::Files => {
-            station.serve(|hatch, _| -> Infallible { files::run(hatch.0, JailWalls::new(Class::Files)) })?
-        }
+        Class::Files => station
+            .serve(|hatch, _| -> Infallible { files::run(hatch.0, &mut JailWalls::new(Class::Files)) })?,
         Class::Browser => station
-            .serve(|hatch, _| -> Infallible { browser::run(hatch.0, JailWalls::new(Class::Browser)) })?,
+            .serve(|hatch, _| -> Infallible { browser::run(hatch.0, &mut JailWalls::new(Class::Browser)) })?,
         Class::Native => {
             let library = library.ok_or("a native zygote needs its library")?;
             match native::become_zygote(station, library)? {}
@@ -42,7 +41,7 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
             station.serve(move |hatch, _| -> Infallible {
                 // Taken in the child's copy of this process; the zygote's own stays.
                 match template.take() {
-                    Some(template) => wasm::run(template, hatch.0, JailWalls::new(Class::Wasm)),
+                    Some(template) => wasm::run(template, hatch.0, &mut JailWalls::new(Class::Wasm)),
                     None => life::end(),
                 }
             })?;

@@ -44,12 +44,12 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// What the zygote does from when its Python has called into this library.
 pub fn serve() -> Result<(), ZygoteError> {
     let station = Station::resume()?;
-    station.serve(|hatch, born_for| run(hatch.0, born_for, JailWalls::new(Class::Native)))
+    station.serve(|hatch, born_for| run(hatch.0, born_for, &mut JailWalls::new(Class::Native)))
 }
 
 /// Runs a cell in this process, from before `Prepared` to its end. One for the pool has a Python ready: most sessions
 /// will want it.
-fn run(hatch: OwnedFd, born_for: BornFor, mut walls: impl Walling) -> Infallible {
+fn run(hatch: OwnedFd, born_for: BornFor, walls: &mut dyn Walling) -> Infallible {
     life::end_on_panic();
     let spare = (born_for == BornFor::Pool).then(interpreter::spare_python).transpose();
     let spare = life::require(&hatch, spare);

@@ -118,7 +118,7 @@ impl ResourceLimiter for MemoryLimit {
 }
 
 /// Runs a cell in this process, from `Prepared` to its end.
-pub fn run(template: Template, hatch: OwnedFd, mut walls: impl Walling) -> ! {
+pub fn run(template: Template, hatch: OwnedFd, walls: &mut dyn Walling) -> ! {
     life::end_on_panic();
     let (mut guest, runtime) = template.into_guest();
     let (commit, [root]) = life::wait_for_commit(&hatch);
