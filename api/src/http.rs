@@ -26,7 +26,7 @@ mod wire;
 mod tests;
 
 use crate::audit::{Audit, Event};
-use crate::ledger::{KeyId, TenantId, Totals};
+use crate::ledger::Totals;
 use crate::mcp;
 use crate::metrics::Metrics;
 use crate::service::{Key, Service};
@@ -34,7 +34,7 @@ use crate::tenant::Tenant;
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -47,7 +47,7 @@ use serde::Serialize;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use unread::Unread;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -59,6 +59,8 @@ pub const HEADERS_MAX: usize = 64;
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// The longest idempotency key.
 const KEY_BYTES_MAX: usize = 255;
+/// How long a refusal waits that is not told at once.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(500);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What every handler can reach.
@@ -165,9 +167,9 @@ async fn metrics(State(service): State<Service>) -> Response {
     }
 }
 
-/// Who asks, as soon as that is known; for the audit log.
+/// Who asks, as soon as that is known.
 #[derive(Debug, Clone, Default)]
-struct Who(Arc<OnceLock<(TenantId, KeyId)>>);
+struct Who(Arc<OnceLock<Tenant>>);
 
 /// The request's id, for whoever answers it.
 #[derive(Debug, Clone)]
@@ -218,10 +220,10 @@ async fn edge(
     if let Some(code) = code {
         metrics.refusal(code.as_str());
     }
-    let who = who.0.get().copied();
+    let who = who.0.get();
     if who.is_some() || code == Some(Code::Unauthorized) {
         audit.note(Event {
-            who,
+            who: who.map(|tenant| (tenant.account().id(), tenant.key())),
             request: id.clone(),
             action: format!("{method} {}", route.as_ref().map_or("-", MatchedPath::as_str)),
             target: path.clone(),
@@ -235,6 +237,10 @@ async fn edge(
             tracing::warn!(request_id = id, %method, ?path, status, %code, elapsed_us, "request");
         }
         code => tracing::debug!(request_id = id, %method, ?path, status, code = ?code, elapsed_us, "request"),
+    }
+    let too_much = response.status() == StatusCode::TOO_MANY_REQUESTS;
+    if too_much && !who.is_none_or(Tenant::is_told_at_once) {
+        tokio::time::sleep(REFUSAL_PAUSE).await;
     }
     response
 }
@@ -308,7 +314,7 @@ impl Caller {
     fn enter(tenant: Tenant, parts: &Parts, door: &Door) -> Result<Self, Problem> {
         if let Some(who) = parts.extensions.get::<Who>() {
             // The same key twice, where an extractor asks another.
-            let _same = who.0.set((tenant.account().id(), tenant.key()));
+            let _same = who.0.set(tenant.clone());
         }
         door.service.enter(&tenant)?;
         Ok(Self(tenant))

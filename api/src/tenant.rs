@@ -28,6 +28,8 @@ const ADMIN: &str = "admin.key";
 const DEVELOPMENT: &str = "development";
 /// No key is longer.
 const KEY_BYTES_MAX: usize = 512;
+/// How many refusals of a key are told at once, within a second.
+const REFUSALS_PER_SECOND: u64 = 20;
 
 /// Somebody who showed a key.
 #[derive(Debug, Clone)]
@@ -43,6 +45,13 @@ struct HeldKey {
     name: String,
     admin: bool,
     asked: Bucket,
+    refused: Bucket,
+}
+
+impl HeldKey {
+    fn new(id: KeyId, name: String, admin: bool) -> Self {
+        Self { id, name, admin, asked: Bucket::default(), refused: Bucket::default() }
+    }
 }
 
 impl Tenant {
@@ -66,6 +75,12 @@ impl Tenant {
         self.key.id
     }
 
+    /// Whether a refusal because of a quota or a rate is told at once, or only after a while: who asks again in spite of
+    /// it, and again, would else take from others the time that refusals take.
+    pub fn is_told_at_once(&self) -> bool {
+        self.key.refused.take(REFUSALS_PER_SECOND, Boottime::now().0)
+    }
+
     /// The same caller as somebody who may administer, if it may.
     pub fn admin(&self) -> Option<Admin> {
         self.key.admin.then(|| Admin(self.account.id()))
@@ -84,8 +99,7 @@ impl Tenant {
             created_us: 0,
         };
         let policy = TenantPolicy { sessions: 1, requests_per_second: 1000, executions_per_second: 1000 };
-        let key =
-            HeldKey { id: KeyId(Id::random()), name: "k".into(), admin: false, asked: Bucket::default() };
+        let key = HeldKey::new(KeyId(Id::random()), "k".into(), false);
         Self { account: Arc::new(Account::new(&row, policy)), key: Arc::new(key) }
     }
 }
@@ -219,8 +233,7 @@ impl Tenants {
     pub fn insert_key(&self, digest: [u8; 32], row: &KeyRow) {
         self.write(|table| {
             let Some(account) = table.accounts.get(&row.tenant.to_string()).cloned() else { return };
-            let (name, admin) = (row.name.clone(), row.admin);
-            let key = Arc::new(HeldKey { id: row.id, name, admin, asked: Bucket::default() });
+            let key = Arc::new(HeldKey::new(row.id, row.name.clone(), row.admin));
             table.keys.insert(digest, Tenant { account, key });
         });
     }

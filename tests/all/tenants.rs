@@ -12,6 +12,8 @@ tests!(
     only_one_key_administers,
     a_revoked_key_is_like_a_wrong_one,
     keys_are_kept_as_digests_only,
+    a_wrong_keys_time_says_nothing,
+    processors_are_shared_by_tenants,
     a_disabled_tenant_is_refused_at_once,
     a_tenant_over_its_budget_is_refused_at_once,
     a_hundred_creates_at_once_give_exactly_the_quota,
@@ -20,6 +22,7 @@ tests!(
     bytes_to_and_from_the_network_have_a_quota,
     what_cannot_be_kept_to_is_refused,
     whoever_asks_too_often_is_told_when_to_come_back,
+    refusals_are_told_more_and_more_slowly,
     no_other_origin_is_let_in,
 );
 
@@ -196,6 +199,75 @@ fn keys_are_kept_as_digests_only(_: &Shared) -> Result<()> {
     assert!(searched > 0, "the key's name must have been found");
     let log = server.stop()?;
     assert!(!log.contains(&secret) && !log.contains(&admin_key));
+    Ok(())
+}
+
+/// security.md 105: keys that are wrong in their first and in their last place, in turn; Welch's t of what they took. What
+/// took longest was something else.
+fn a_wrong_keys_time_says_nothing(shared: &Shared) -> Result<()> {
+    const PAIRS: usize = 3000;
+    let admin = shared.client()?;
+    let (id, _) = tenant(&admin, "timed", &json!({}))?;
+    let made = admin.post(&format!("/v1/tenants/{id}/keys"), &json!({"name": "timed"}))?.expect(201);
+    let key = made["key"].as_str().context("key")?;
+    let other = |at: usize| -> String {
+        let change = |(n, c): (usize, char)| if n == at { if c == 'a' { 'b' } else { 'a' } } else { c };
+        key.chars().enumerate().map(change).collect()
+    };
+    let keys = [other("ah_".len()), other(key.len() - 1)].map(|key| admin.with_key(Some(&key)));
+    let mut times = [const { Vec::new() }; 2];
+    for pair in 0..PAIRS {
+        for at in [pair % 2, 1 - pair % 2] {
+            let begun = Instant::now();
+            let answer = keys[at].get("/v1/usage")?;
+            times[at].push(begun.elapsed().as_secs_f64());
+            assert_eq!(answer.status, 401, "{}", answer.text());
+        }
+    }
+    let [first, last] = times.map(|mut times| {
+        times.sort_unstable_by(f64::total_cmp);
+        times.truncate(PAIRS * 9 / 10);
+        let count = times.len() as f64;
+        let mean = times.iter().sum::<f64>() / count;
+        let variance = times.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        (mean, variance / count)
+    });
+    let t = (first.0 - last.0) / (first.1 + last.1).sqrt();
+    println!("wrong first {:.1} µs, wrong last {:.1} µs, t = {t:.2}", first.0 * 1e6, last.0 * 1e6);
+    anyhow::ensure!(t.abs() < 6.0, "t = {t}");
+    Ok(())
+}
+
+/// security.md 33, 67: four busy sessions of one tenant and two of another want all processors; each tenant gets a half.
+fn processors_are_shared_by_tenants(shared: &Shared) -> Result<()> {
+    let admin = shared.client()?;
+    let mut sessions = Vec::new();
+    for (name, count) in [("busy", 4), ("less-busy", 2)] {
+        let (_, client) = tenant(&admin, name, &json!({}))?;
+        for _ in 0..count {
+            let session = client.session(&json!({}))?;
+            client.execute(&session, "python", "1")?;
+            sessions.push((name, client.clone(), session));
+        }
+    }
+    let busy = json!({"language": "python", "code": "while True: pass", "timeout_seconds": 4});
+    let used = std::thread::scope(|scope| {
+        let run = |(name, client, session): &(&'static str, Client, String)| {
+            let answer = client.execute_with(session, &busy)?;
+            assert_eq!(answer["status"], "timed_out", "{answer}");
+            client.close(session)?;
+            anyhow::Ok((*name, answer["usage"]["cpu_us"].as_u64().context("cpu_us")?))
+        };
+        let running: Vec<_> = sessions.iter().map(|session| scope.spawn(move || run(session))).collect();
+        let ended = running.into_iter();
+        ended.map(|run| run.join().map_err(|_| anyhow::anyhow!("panicked"))?).collect::<Result<Vec<_>>>()
+    })?;
+    let sum = |of: &str| used.iter().filter(|(name, _)| *name == of).map(|(_, us)| us).sum::<u64>() as f64;
+    let share = sum("less-busy") / (sum("busy") + sum("less-busy"));
+    println!("the tenant with two of six busy sessions got {share:.2} of the time");
+    // On a machine with more processors than busy sessions each gets all it wants.
+    let fair = if std::thread::available_parallelism()?.get() < 6 { 0.4..=0.6 } else { 0.3..=0.6 };
+    anyhow::ensure!(fair.contains(&share), "{share}: {used:?}");
     Ok(())
 }
 
@@ -446,6 +518,29 @@ fn whoever_asks_too_often_is_told_when_to_come_back(_: &Shared) -> Result<()> {
     slow.post(&path, &code)?.expect(200);
     fast.get("/v1/prices")?.expect(200);
     server.stop()?;
+    Ok(())
+}
+
+/// A client that does not heed refusals is told twenty a second at once, and waits for the others.
+fn refusals_are_told_more_and_more_slowly(shared: &Shared) -> Result<()> {
+    let admin = shared.client()?;
+    let (_, client) = tenant(&admin, "deaf", &json!({"executions_per_second": 1}))?;
+    let session = client.session(&json!({}))?;
+    let path = format!("/v1/sessions/{session}/executions");
+    let begun = Instant::now();
+    let (mut refused, mut slowest) = (0, Duration::ZERO);
+    while begun.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        let answer = client.post(&path, &json!({"language": "python", "code": "1"}))?;
+        if answer.status == 429 {
+            refused += 1;
+            slowest = slowest.max(asked.elapsed());
+        }
+    }
+    println!("{refused} refusals in three seconds, one of them took {slowest:?}");
+    // Twenty to begin with, twenty each second, and those that waited.
+    anyhow::ensure!((20..=100).contains(&refused), "{refused}");
+    anyhow::ensure!(slowest >= Duration::from_millis(400), "{slowest:?}");
     Ok(())
 }
 
