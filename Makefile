@@ -32,6 +32,7 @@ bench: ready images $(CLIENTS)/installed $(CACHE)/beside/installed ## the number
 	@cd tests/bench && PYTHONDONTWRITEBYTECODE=1 $(CLIENTS)/venv/bin/python browsers.py
 	@cargo test $(CARGO_FLAGS) -q -p anchorhold-egress --test all -- --ignored --nocapture figures
 	@cd tests/bench && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=../mcp $(CACHE)/beside/venv/bin/python beside.py
+	@cargo test $(CARGO_FLAGS) -q -p anchorhold-tests --test all -- neighbours::a_hostile
 
 # What native sessions are measured beside.
 $(CACHE)/beside/installed: tests/bench/requirements.txt
