@@ -140,6 +140,8 @@ fn after_a_crash_in_the_middle_nobody_knows(_: &Shared) -> Result<()> {
     let mut server = Server::start(Options::default())?;
     let client = server.client()?;
     let session = client.session(&json!({}))?;
+    // What serves files is there before: a session that dies while it gets its first cell is lost, which is another case.
+    client.put(&file(&session, "before"), "0")?.expect(201);
     let key = std::fs::read_to_string(server.data_dir().join("admin.key"))?;
     let one = tar("one", "1")?;
     let mut half = TcpStream::connect(server.base().trim_start_matches("http://"))?;
