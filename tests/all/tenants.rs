@@ -22,7 +22,7 @@ tests!(
     bytes_to_and_from_the_network_have_a_quota,
     what_cannot_be_kept_to_is_refused,
     whoever_asks_too_often_is_told_when_to_come_back,
-    refusals_are_told_more_and_more_slowly,
+    refusals_beyond_a_rate_wait,
     no_other_origin_is_let_in,
 );
 
@@ -522,7 +522,7 @@ fn whoever_asks_too_often_is_told_when_to_come_back(_: &Shared) -> Result<()> {
 }
 
 /// A client that does not heed refusals is told twenty a second at once, and waits for the others.
-fn refusals_are_told_more_and_more_slowly(shared: &Shared) -> Result<()> {
+fn refusals_beyond_a_rate_wait(shared: &Shared) -> Result<()> {
     let admin = shared.client()?;
     let (_, client) = tenant(&admin, "deaf", &json!({"executions_per_second": 1}))?;
     let session = client.session(&json!({}))?;
