@@ -514,15 +514,19 @@ fn a_server_is_reached_in_its_session_alone(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// What /proc says of every process of the cells, from outside.
+/// What /proc says of every process of the cells, from outside: of the session's first one, which waited in the pool, and of
+/// those that joined it.
 fn the_walls_of_native_cells_stand(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
-    let session = session(&client)?;
+    client.close(&session(&client)?)?;
+    let session = client.session(&json!({"runtime": "native"}))?;
     run(&client, &session, "python", "import subprocess\nchild = subprocess.Popen(['sleep', '60'])")?;
     run(&client, &session, "javascript", "1")?;
     run(&client, &session, "bash", "sleep 60 &")?;
+    let other = json!({"language": "python", "context": "other", "code": "1"});
+    assert_eq!(client.execute_with(&session, &other)?["status"], "succeeded");
     let processes = host::cell_processes(session.trim_start_matches("ses_"));
-    ensure!(processes.len() >= 8, "{processes:?}");
+    ensure!(processes.len() >= 10, "{processes:?}");
     for &process in &processes {
         let status = |field: &str| host::status(process, field).unwrap_or_default();
         assert_eq!((&*status("NoNewPrivs"), &*status("Seccomp")), ("1", "2"), "process {process}");
@@ -534,8 +538,9 @@ fn the_walls_of_native_cells_stand(shared: &Shared) -> Result<()> {
                 "the host's {kind}"
             );
         }
-        assert_eq!(status("CapEff"), "0000000000000000", "process {process}");
-        assert_eq!(status("CapBnd"), "0000000000000000", "process {process}");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(status(set), "0000000000000000", "{set} of process {process}");
+        }
     }
     let shown = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
     for wall in ["root", "landlock", "seccomp", "capabilities", "user_namespace", "network_namespace"] {
@@ -556,7 +561,12 @@ const DEVICES: &str = "fd full null ptmx pts random shm stderr stdin stdout tty 
 /// Attacks from inside, with the means that a native program has: every call of the kernel.
 fn a_hostile_program_finds_no_way(shared: &Shared) -> Result<()> {
     let client = shared.client()?;
-    let session = session(&client)?;
+    // In a Python that is made for its session, and in one that waited in the pool.
+    attack(&client, session(&client)?)?;
+    attack(&client, client.session(&json!({"runtime": "native"}))?)
+}
+
+fn attack(client: &Client, session: String) -> Result<()> {
     let code = r#"
 import ctypes, errno, os, socket, json
 libc = ctypes.CDLL(None, use_errno=True)

@@ -132,8 +132,9 @@ impl Restricted {
     }
 }
 
-/// Empties all five sets of capabilities.
-fn drop_capabilities() -> Result<(), LockError> {
+/// Empties all five sets of capabilities. That a process has another user does not do it: it does where it was user 0 of
+/// its namespace before, and not where it was one that the namespace does not know, as what waits in the pool is.
+pub(crate) fn drop_capabilities() -> Result<(), LockError> {
     let failed = |e: caps::errors::CapsError| LockError::Capabilities(e.to_string());
     drop_bounding_set()?;
     caps::clear(None, caps::CapSet::Ambient).map_err(failed)?;

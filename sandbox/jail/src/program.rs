@@ -236,8 +236,10 @@ fn confine(confinement: Confinement) -> Result<(), LockError> {
     setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors).map_err(LockError::Program)?;
     let (uid, gid) = (Uid::from_raw(GUEST_UID), Gid::from_raw(GUEST_UID));
     setresgid(gid, gid, gid).map_err(LockError::User)?;
-    // Leaving user 0 for good also empties the capability sets.
+    // Whoever has another user may not be able to give it up any more.
+    lock::drop_bounding_set()?;
     setresuid(uid, uid, uid).map_err(LockError::User)?;
+    lock::drop_capabilities()?;
     lock::landlock_program(class, require_landlock)?;
     for filter in seccomp::program_filters(class)? {
         seccompiler::apply_filter(filter).map_err(|e| LockError::Install(e.to_string()))?;
