@@ -13,10 +13,10 @@
 use crate::control::CellLimits;
 use crate::counters::{Counters, Reading};
 use crate::id::{CellId, GroupId, SessionId};
-use cgroups_rs::fs::MaxValue;
-use cgroups_rs::fs::cpu::CpuController;
-use cgroups_rs::fs::memory::MemController;
-use cgroups_rs::fs::pid::PidController;
+use cgroups_rs::MaxValue;
+use cgroups_rs::cpu::CpuController;
+use cgroups_rs::memory::MemController;
+use cgroups_rs::pid::PidController;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use std::collections::HashSet;
@@ -231,7 +231,7 @@ impl Tree {
 
     fn limit_memory(&self, group: &Path, bytes: u64) -> Result<(), CgroupError> {
         let path = self.memory_root().join(group);
-        let controller = MemController::new(path.clone(), path.clone(), self.v2());
+        let controller = MemController::new(path.clone(), self.v2());
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         controller.set_limit(bytes).map_err(limit_error)?;
         // Without swap accounting the file is missing: then there is no swap to use either, or doctor says so.
@@ -249,7 +249,7 @@ impl Tree {
             Layout::V1 { cpu, .. } => (cpu, 4 * 1024),
         };
         let pool = root.join(&self.parent).join("pool");
-        CpuController::new(pool.clone(), pool, self.v2()).set_shares(weight).map_err(limit_error)
+        CpuController::new(pool, self.v2()).set_shares(weight).map_err(limit_error)
     }
 
     /// Attaches a zygote to the pool.
@@ -302,12 +302,12 @@ impl Tree {
             Layout::V1 { pids, cpu, .. } => (pids, cpu),
         };
         let pids = pids.join(&path);
-        PidController::new(pids.clone(), pids, self.v2())
+        PidController::new(pids, self.v2())
             .set_pid_max(MaxValue::Value(i64::from(limits.processes.saturating_add(OWN_TASKS))))
             .map_err(limit_error)?;
         let cpu = cpu.join(&path);
         let quota = i64::from(limits.cpu_millicores) * i64::try_from(PERIOD_US / 1000).unwrap_or(100);
-        CpuController::new(cpu.clone(), cpu, self.v2())
+        CpuController::new(cpu, self.v2())
             .set_cfs_quota_and_period(Some(quota), Some(PERIOD_US))
             .map_err(limit_error)
     }
@@ -488,7 +488,7 @@ fn cell_name(cell: CellId) -> String {
     format!("c-{cell}")
 }
 
-fn limit_error(error: cgroups_rs::fs::error::Error) -> CgroupError {
+fn limit_error(error: cgroups_rs::error::Error) -> CgroupError {
     CgroupError::Limit(error.to_string())
 }
 
