@@ -103,12 +103,13 @@ images: setup ## build what is missing in the image store
 build: setup own ## the programs
 	cargo build $(CARGO_FLAGS) --workspace --lib --bins
 
-# Images and programs side by side: both have long stretches that use one core. Images take longer, so they go first.
+# Images and programs side by side: both have long stretches that use one core. What makes images goes first: they cannot
+# be made without it, and cargo builds one thing of a directory at a time.
 # Boa is left out: it takes minutes, and only who asks for it needs it (`make images`).
 ready: setup own
 	@echo "building images and programs (some twenty minutes the first time) ..."
 	@./images/build.sh chromium code python-wasm javascript-wasm & images=$$!; \
-	nice cargo build $(CARGO_FLAGS) --workspace --lib --bins; programs=$$?; \
+	./images/builder.sh >/dev/null && cargo build $(CARGO_FLAGS) --workspace --lib --bins; programs=$$?; \
 	wait $$images && exit $$programs
 
 # Checkouts share the build directory for the sake of the dependencies. cargo goes by dates, so without this it could

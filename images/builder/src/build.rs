@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use wasmtime::{Engine, Linker, OptLevel, Store as WasmStore};
+use wasmtime::{Engine, Instance, Linker, Module, OptLevel, Store as WasmStore, Val};
 use wasmtime_wasi::p1;
+use wasmtime_wizer::{InstanceState, SnapshotVal, ValType, Wizer};
 
 use crate::{
     engine, guest,
@@ -19,6 +20,8 @@ use crate::{
     tree,
 };
 
+/// The function of a guest that makes it what its snapshot shows.
+const INITIALIZE: &str = "wizer-initialize";
 const LOCK_FILE: &str = include_str!("../Cargo.lock");
 
 pub fn build(recipe: &Recipe, store: &Store, bless: bool) -> Result<()> {
@@ -114,21 +117,47 @@ fn snapshot(recipe: &Recipe, wasm: &[u8]) -> Result<Vec<u8>> {
     // Native code that runs once is compiled fast rather than well.
     let engine = Engine::new(engine::config().cranelift_opt_level(OptLevel::None))?;
     let mut linker = Linker::new(&engine);
-    p1::add_to_linker_async(&mut linker, |context: &mut guest::Context| &mut context.wasi)?;
+    p1::add_to_linker_sync(&mut linker, |context: &mut guest::Context| &mut context.wasi)?;
     guest::add_emit(&mut linker)?;
     let (workspace, temporary) = (tempfile::tempdir()?, tempfile::tempdir()?);
     copy_boot_files(&recipe.folder.join("boot"), &temporary.path().join("boot"))?;
     let context = snapshot_context(workspace.path(), temporary.path())?;
-    let mut wasm_store = WasmStore::new(&engine, context);
-    wasm_store.set_epoch_deadline(guest::NEVER);
-    let mut wizer = wasmtime_wizer::Wizer::new();
-    wizer.init_func("wizer-initialize");
+    let mut store = WasmStore::new(&engine, context);
+    store.set_epoch_deadline(guest::NEVER);
+    let mut wizer = Wizer::new();
+    wizer.init_func(INITIALIZE);
+    let (instrumentation, instrumented) = wizer.instrument(wasm)?;
+    let instance = linker.instantiate(&mut store, &Module::new(&engine, &instrumented)?)?;
+    for function in ["_initialize", INITIALIZE] {
+        let function = instance.get_typed_func::<(), ()>(&mut store, function)?;
+        function.call(&mut store, ()).map_err(anyhow::Error::from).context("an initialization trapped")?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let module =
-        runtime.block_on(wizer.run(&mut wasm_store, wasm, async |store, module| {
-            linker.instantiate_async(store, module).await
-        }))?;
-    Ok(module)
+    Ok(runtime.block_on(wizer.snapshot(&instrumentation, &mut Initialized { store, instance }))?)
+}
+
+/// What a guest has become, for wizer to write down. The exports that it asks for are its own instrumentation's.
+struct Initialized {
+    store: WasmStore<guest::Context>,
+    instance: Instance,
+}
+
+impl InstanceState for Initialized {
+    async fn global_get(&mut self, name: &str, _: ValType) -> SnapshotVal {
+        let global = self.instance.get_global(&mut self.store, name).expect("a global");
+        match global.get(&mut self.store) {
+            Val::I32(value) => SnapshotVal::I32(value),
+            Val::I64(value) => SnapshotVal::I64(value),
+            Val::F32(bits) => SnapshotVal::F32(bits),
+            Val::F64(bits) => SnapshotVal::F64(bits),
+            Val::V128(value) => SnapshotVal::V128(value.as_u128()),
+            other => panic!("a global of the type {other:?}"),
+        }
+    }
+
+    async fn memory_contents(&mut self, name: &str, contents: impl FnOnce(&[u8]) + Send) {
+        contents(self.instance.get_memory(&mut self.store, name).expect("a memory").data(&self.store));
+    }
 }
 
 fn snapshot_context(workspace: &Path, temporary: &Path) -> Result<guest::Context> {
