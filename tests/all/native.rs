@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 tests!(
     python_is_the_one_that_analysts_know,
+    what_ipython_adds_to_the_language_is_there,
     frames_figures_and_markup_are_results,
     errors_tell_where,
     python_reads_its_input_and_its_directory,
@@ -89,6 +90,35 @@ fn python_is_the_one_that_analysts_know(shared: &Shared) -> Result<()> {
     // Two contexts are two interpreters.
     let other = json!({"language": "python", "context": "other", "code": "'x' in globals()"});
     assert_eq!(value(&client.execute_with(&session, &other)?), "False");
+    client.close(&session)?;
+    Ok(())
+}
+
+/// Commands that are Python as well, and Python that looks like a command.
+fn what_ipython_adds_to_the_language_is_there(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let python = |code: &str| run(&client, &session, "python", code);
+    python("ls = 3\nw = 1")?;
+    assert_eq!(value(&python("ls - w")?), "2");
+    python("del ls")?;
+    python("!touch seen")?;
+    ensure!(python("ls -a")?["stdout"].as_str().is_some_and(|text| text.contains("seen")), "a command");
+    ensure!(python("pwd")?.to_string().contains("/workspace"), "a command's value");
+    assert_eq!(value(&python("In [7]: 6 * 7")?), "42", "pasted from a session");
+    assert_eq!(value(&python(">>> a = 1\n>>> a + 1")?), "2", "pasted from another");
+    assert_eq!(value(&python("    b = 2\n    b + 1")?), "3", "indented as a whole");
+    assert_eq!(python("%%bash\necho from bash")?["stdout"], "from bash\n", "a whole cell");
+    ensure!(
+        python("%time sum(range(10))")?["stdout"].to_string().contains("Wall time"),
+        "one that takes code"
+    );
+    assert_eq!(value(&python("'''\n%time\n!ls\n'''")?), r"'\n%time\n!ls\n'", "a text is a text");
+    assert_eq!(python("1 + 1;")?["results"], json!([]), "a semicolon keeps a value back");
+    python("7")?;
+    assert_eq!(value(&python("_ + 1, __name__, len(In) > 3")?), "(8, '__main__', True)");
+    let answer = client.execute(&session, "python", "\n\n1 / 0")?;
+    ensure!(answer["error"]["traceback"].to_string().contains("line 3"), "{answer:#}");
     client.close(&session)?;
     Ok(())
 }

@@ -5,6 +5,7 @@ Descriptor 3: for each execution a line with a length, and JSON of that length. 
 open, `V <length>` and a rich value, `D <length>` and how it ended. No program that is started here has either of them.
 """
 
+import ast
 import base64
 import ctypes
 import gc
@@ -12,6 +13,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -147,6 +149,11 @@ def make_shell():
         def showsyntaxerror(self, *args, **kwargs):
             pass
 
+        def transform_cell(self, raw_cell):
+            """What is Python already is left as it is: to look for everything that IPython adds to the language takes
+            longer than most programs."""
+            return raw_cell if is_plain(raw_cell) else super().transform_cell(raw_cell)
+
         def system(self, command):
             """Output goes where that of the program goes; IPython would open a terminal for it."""
             command = self.var_expand(command, depth=1)
@@ -157,6 +164,24 @@ def make_shell():
     made = Shell.instance(colors="nocolor", autoindent=False)
     made.run_line_magic("matplotlib", "inline")
     return made
+
+
+def is_plain(code):
+    """Whether IPython would make nothing else of it: it is Python, not pasted from a session (`In [1]: x` is Python, too),
+    and not a single line that begins with the name of a command, a macro or what is called by its name alone."""
+    from IPython.core.autocall import IPyAutocall
+    from IPython.core.macro import Macro
+
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    code = code.strip()
+    word = re.match(r"\w*", code)[0]
+    if word == "In":
+        return False
+    called = isinstance(shell.user_ns.get(word), (IPyAutocall, Macro))
+    return "\n" in code or not (called or shell.find_magic(word))
 
 
 def stream(command):
