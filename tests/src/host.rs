@@ -123,6 +123,7 @@ impl Footprint {
             "anchorhold",
             "anchorhold-warden",
             "anchorhold-cell",
+            "anchorhold-pid1",
             "anchorhold-evil",
             "anchorhold-egress",
             "chromium-headless-shell",

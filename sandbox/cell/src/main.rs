@@ -24,21 +24,22 @@ fn zygote() -> Result<(), Box<dyn std::error::Error>> {
     raise_stack_limit()?;
     // There is no /proc afterwards. Dropped before the first fork.
     let own = wasm::Own::open().ok();
-    let library = (station.class == Class::Native).then(native::library).transpose()?;
+    let programs = (station.class == Class::Native).then(native::programs).transpose()?;
     station.confine()?;
     match station.class {
-        Class::Files => station
-            .serve(|hatch, _| -> Infallible { files::run(hatch.0, &mut JailWalls::new(Class::Files)) })?,
+        Class::Files => {
+            station.serve(|hatch| -> Infallible { files::run(hatch.0, &mut JailWalls::new(Class::Files)) })?
+        }
         Class::Browser => station
-            .serve(|hatch, _| -> Infallible { browser::run(hatch.0, &mut JailWalls::new(Class::Browser)) })?,
+            .serve(|hatch| -> Infallible { browser::run(hatch.0, &mut JailWalls::new(Class::Browser)) })?,
         Class::Native => {
-            let library = library.ok_or("a native zygote needs its library")?;
-            match native::become_zygote(station, library)? {}
+            let programs = programs.ok_or("a native zygote needs its programs")?;
+            match native::become_zygote(station, programs)? {}
         }
         Class::Wasm => {
             let image = station.image.take().ok_or("a wasm zygote needs an image")?;
             let mut template = Some(wasm::Template::load(image, own)?);
-            station.serve(move |hatch, _| -> Infallible {
+            station.serve(move |hatch| -> Infallible {
                 // Taken in the child's copy of this process; the zygote's own stays.
                 match template.take() {
                     Some(template) => wasm::run(template, hatch.0, &mut JailWalls::new(Class::Wasm)),

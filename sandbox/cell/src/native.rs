@@ -1,8 +1,8 @@
 //! The native cell: an interpreter or a program of the image, and this process, its pid 1, which starts it, passes its
 //! input and output on, interrupts it and says how it ended.
 //!
-//! Python is forked from the zygote, which is a Python that has imported what programs are likely to need; this process is
-//! a copy of it, too, in which Python never runs again. Node, bash and single programs are executed.
+//! Python is a copy of the zygote, which is a Python that has imported what programs are likely to need. Node, bash and single
+//! programs are executed in its place. This process is a small program of its own: `anchorhold_jail::twin`.
 //!
 //! Two threads. The main one converses with the program, also between executions, so that what a daemon prints never
 //! fills a pipe. The receiving thread reads the hatch and answers new listeners.
@@ -15,14 +15,14 @@ mod terminal;
 use crate::life::{self, Walling};
 use crate::orders::{self, Order};
 use crate::outbox::{self, Outbox};
-use crate::walls::JailWalls;
 use crate::watch::{Request, State};
-use anchorhold_jail::control::{Class, Interpreter};
+use anchorhold_jail::control::Interpreter;
 use anchorhold_jail::hatch::{Execute, FromCell, How, Stream};
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::packet;
-use anchorhold_jail::zygote::{BornFor, Station, ZygoteError};
-use anchorhold_jail::{loopback, root};
+use anchorhold_jail::program::Spare;
+use anchorhold_jail::zygote::{Station, ZygoteError};
+use anchorhold_jail::{loopback, root, twin};
 use input::Input;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use std::convert::Infallible;
@@ -36,23 +36,22 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-pub use interpreter::{become_zygote, library};
+pub use interpreter::{FIRST, become_zygote, programs};
 
 /// Of a program's output that is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// What the zygote does from when its Python has called into this library.
-pub fn serve() -> Result<(), ZygoteError> {
+/// What the zygote does from when its Python has called into this library. `first` is the number of the descriptor of
+/// [`FIRST`].
+pub fn serve(first: i32) -> Result<(), ZygoteError> {
     let station = Station::resume()?;
-    station.serve(|hatch, born_for| run(hatch.0, born_for, &mut JailWalls::new(Class::Native)))
+    station.serve_copies(twin::program(first).ok_or(ZygoteError::NotOurs)?, &interpreter::Copied::here()?)
 }
 
-/// Runs a cell in this process, from before `Prepared` to its end. One for the pool has a Python ready: most sessions
-/// will want it.
-fn run(hatch: OwnedFd, born_for: BornFor, walls: &mut dyn Walling) -> Infallible {
+/// Runs a cell in this process, its pid 1, from before `Prepared` to its end.
+pub fn run(hatch: OwnedFd, spare: Spare, walls: &mut dyn Walling) -> Infallible {
     life::end_on_panic();
-    let spare = (born_for == BornFor::Pool).then(interpreter::spare_python).transpose();
-    let spare = life::require(&hatch, spare);
+    life::require(&hatch, spare.wait().map_err(|e| format!("a Python: {e}")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = life::require(&hatch, runtime.map_err(|e| format!("a runtime: {e}")));
     let (commit, [files, workspace, tmp, shm]) = life::wait_for_commit(&hatch);

@@ -20,6 +20,7 @@ pub mod python;
 pub mod root;
 pub mod seccomp;
 pub mod settings;
+pub mod twin;
 pub mod walls;
 pub mod warden;
 pub mod workspace;

@@ -8,6 +8,7 @@ use crate::fault;
 use crate::lock::{self, GUEST_UID, LockError};
 use crate::root::{TERMINAL, WORKSPACE};
 use crate::seccomp;
+use crate::zygote::PROGRAM_DESCRIPTORS_MAX;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
@@ -18,7 +19,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// What the program reads; it writes to the one above.
 const PIPE_FD: RawFd = 3;
@@ -107,8 +108,8 @@ impl Program {
     }
 }
 
-/// A copy of pid 1, made before anybody knew its session. It has got ready and waits to be told what for; what it does then
-/// it does behind the walls that every program has.
+/// A copy of a zygote beside a cell's pid 1, made before anybody knew its session. It waits to be told what for; what it
+/// does then it does behind the walls that every program has.
 #[derive(Debug)]
 pub struct Spare(Pipes);
 
@@ -120,37 +121,72 @@ struct Order {
     program: Option<Program>,
 }
 
+/// How a zygote is copied, and what its copies do. All but the first two are called in a copy.
+pub trait Copies {
+    /// In the zygote, before a copy is made.
+    fn before(&self);
+    /// In the zygote, after it was.
+    fn after(&self);
+    /// First thing in a copy.
+    fn begin(&self);
+    /// Runs without walls, and is nothing that a session has to do with. Whether it went well.
+    fn get_ready(&self) -> bool;
+    /// Behind the walls; never comes back.
+    fn go_on(&self);
+}
+
 impl Spare {
-    /// Makes one, from a pid 1 with one thread, and waits until it has got ready. `get_ready` runs without walls, and is
-    /// nothing that a session has to do with; `go_on` never comes back. Both run in the copy.
-    pub fn fork(
-        class: Class,
-        descriptors: u64,
-        get_ready: impl FnOnce() -> bool,
-        go_on: impl FnOnce(),
-    ) -> Result<Self, LockError> {
-        let pipes = fork(class, |ends| {
+    /// In a cell's pid 1: makes a copy of it. The copy gets ready `early`, before it is asked for, or when it turns out to be
+    /// wanted as what it is.
+    pub fn copy(class: Class, early: bool, copies: &impl Copies) -> Result<Self, LockError> {
+        fork(class, |ends| {
             detach(ends)?;
             let (input, output) = own_pipes();
-            if !get_ready() || nix::unistd::write(output, &[0]).is_err() {
-                return Err(LockError::Program(Errno::ENOEXEC));
+            let not_ready = LockError::Program(Errno::ENOEXEC);
+            copies.begin();
+            if early && !copies.get_ready() || nix::unistd::write(output, &[0]).is_err() {
+                return Err(not_ready);
             }
             let Order { require_landlock, program } = hear(input).map_err(LockError::Program)?;
+            if !early && program.is_none() && !copies.get_ready() {
+                return Err(not_ready);
+            }
             // Landlock and the filter hold for one thread: one that getting ready has left behind would be outside of
             // them. Does nothing but fail when there is one: unshare(2), CLONE_THREAD.
             nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(LockError::Program)?;
             program.as_ref().map_or(Ok(()), Program::sit_down)?;
-            confine(Confinement { class, descriptors, require_landlock })?;
+            confine(Confinement { class, descriptors: PROGRAM_DESCRIPTORS_MAX, require_landlock })?;
             if let Some(program) = program {
                 program.execute()?;
             }
             // As an exec would: without it the program could not read what `/proc` says of itself.
             nix::sys::prctl::set_dumpable(true).map_err(LockError::Program)?;
-            go_on();
-            Err(LockError::Program(Errno::ENOEXEC))
-        })?;
-        match nix::unistd::read(&pipes.from, &mut [0]) {
-            Ok(1) => Ok(Self(pipes)),
+            copies.go_on();
+            Err(not_ready)
+        })
+        .map(Self)
+    }
+
+    /// Takes over our ends of a native one's pipes, in the order of [`Spare::descriptors`].
+    pub(crate) fn adopt([from, to, stdout, stderr]: [OwnedFd; 4], pid: Pid) -> Self {
+        Self(Pipes { from, to, output: Some([stdout, stderr]), pid })
+    }
+
+    /// Our ends of its pipes: what it says, what it is told, and where there is that, what it prints to standard output and to
+    /// standard error.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.0.from, &self.0.to].into_iter().chain(self.0.output.iter().flatten()).map(AsFd::as_fd)
+    }
+
+    /// Its number in the cell.
+    pub(crate) fn pid(&self) -> Pid {
+        self.0.pid
+    }
+
+    /// Waits until it can be told what for.
+    pub fn wait(&self) -> Result<(), LockError> {
+        match nix::unistd::read(&self.0.from, &mut [0]) {
+            Ok(1) => Ok(()),
             Ok(_) => Err(LockError::Program(Errno::ENOEXEC)),
             Err(errno) => Err(LockError::Program(errno)),
         }

@@ -11,6 +11,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 #[derive(Debug, Clone, Copy)]
 pub struct Python {
     before_fork: extern "C" fn(),
+    after_fork_in_parent: extern "C" fn(),
     after_fork_in_child: extern "C" fn(),
     run: extern "C" fn(*const c_char) -> c_int,
 }
@@ -20,18 +21,24 @@ impl Python {
     pub fn here() -> Option<Self> {
         Some(Self {
             before_fork: function(c"PyOS_BeforeFork")?,
+            after_fork_in_parent: function(c"PyOS_AfterFork_Parent")?,
             after_fork_in_child: function(c"PyOS_AfterFork_Child")?,
             run: run(c"PyRun_SimpleString")?,
         })
     }
 
-    /// Before the fork that [`Python::after_fork`] is called behind.
+    /// Before a fork.
     pub fn before_fork(self) {
         (self.before_fork)();
     }
 
-    /// In the copy: it is a Python of its own from here on.
+    /// Behind it, in the process that forked.
     pub fn after_fork(self) {
+        (self.after_fork_in_parent)();
+    }
+
+    /// Behind it, in the copy: it is a Python of its own from here on.
+    pub fn begin(self) {
         (self.after_fork_in_child)();
     }
 

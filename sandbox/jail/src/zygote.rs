@@ -8,16 +8,17 @@
 use crate::control::Class;
 use crate::fault;
 use crate::packet::{self, PacketError};
+use crate::program::Copies;
 use crate::root::Tree;
 use crate::seccomp::{self, FilterError};
+use crate::twin::Nursery;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::wait::WaitStatus;
-use nix::unistd::{ForkResult, Gid, Uid};
+use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -35,7 +36,7 @@ const DESCRIPTORS_MAX: u64 = 128;
 /// Descriptors that a program in a cell may have.
 pub const PROGRAM_DESCRIPTORS_MAX: u64 = 4_096;
 /// From `linux/sched.h`: be born in the cgroup of `clone_args.cgroup`. The bindings type it too narrow.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+pub(crate) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// What the warden orders.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,13 +99,24 @@ pub enum ZygoteError {
 #[derive(Debug)]
 pub struct Hatch(pub OwnedFd);
 
-/// What a cell is born for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BornFor {
-    /// The pool, where it waits for whoever comes first.
-    Pool,
-    /// A session that waits for it, in whose namespaces it is born.
-    Session,
+/// An order of the warden's, with what came along.
+#[derive(Debug)]
+pub(crate) struct Birth {
+    pub(crate) tag: u64,
+    /// The cell's end of its hatch.
+    pub(crate) hatch: OwnedFd,
+    pub(crate) cgroup: Option<OwnedFd>,
+    /// The user and the network namespace of another cell of its session, in which it is born.
+    pub(crate) home: Option<(OwnedFd, OwnedFd)>,
+}
+
+/// A cell is there.
+#[derive(Debug)]
+pub(crate) enum Born {
+    /// Its pidfd.
+    Here(OwnedFd),
+    /// Another process has told the warden of it.
+    Reported,
 }
 
 /// What the warden gave this zygote.
@@ -149,17 +161,17 @@ impl Station {
         Ok(Self { class: Class::Native, image: None, control, uid: nix::unistd::getuid().as_raw() })
     }
 
-    /// Becomes a program of the image, which keeps the control socket and `library` open. Returns only when that fails.
+    /// Becomes a program of the image, which keeps the control socket and `kept` open. Returns only when that fails.
     pub fn become_program(
         self,
         path: &CStr,
         arguments: &[CString],
         environment: &[CString],
-        library: File,
+        kept: &[File],
     ) -> Result<Infallible, ZygoteError> {
         let step = |errno| ZygoteError::Confine("become the image's program", errno);
-        // It is found by its number.
-        for kept in [library.as_fd(), self.control.as_fd()] {
+        // They are found by their numbers.
+        for kept in kept.iter().map(AsFd::as_fd).chain([self.control.as_fd()]) {
             nix::fcntl::fcntl(kept, FcntlArg::F_SETFD(FdFlag::empty())).map_err(step)?;
         }
         nix::unistd::execve(path, arguments, environment).map_err(step)
@@ -214,10 +226,34 @@ impl Station {
         prctl::set_no_new_privs().map_err(step("no_new_privs"))
     }
 
-    /// Says warm, then forks a cell for each order until the warden hangs up. What is open now is the allow-list for
-    /// every fork. In the child `cell` runs as pid 1 of its own namespaces, with nothing open but its hatch and
-    /// `/dev/null` as descriptors 0 to 2.
-    pub fn serve(self, mut cell: impl FnMut(Hatch, BornFor) -> Infallible) -> Result<(), ZygoteError> {
+    /// Says warm, then forks a cell for each order until the warden hangs up. In the child `cell` runs as pid 1 of its own
+    /// namespaces, with nothing open but its hatch and `/dev/null` as descriptors 0 to 2.
+    pub fn serve(self, mut cell: impl FnMut(Hatch) -> Infallible) -> Result<(), ZygoteError> {
+        let class = self.class;
+        self.attend(|birth, _| match fork_cell(class, birth.cgroup.as_ref().map(AsFd::as_fd))? {
+            Some(pidfd) => Ok(Born::Here(pidfd)),
+            None => match cell(only(birth.hatch)) {},
+        })
+    }
+
+    /// The same for a zygote whose copies are not what cells consist of, but are beside a pid 1 that becomes `first`, a
+    /// program of ours: see [`crate::twin`].
+    pub fn serve_copies(self, first: File, copies: &impl Copies) -> Result<(), ZygoteError> {
+        let mut nursery = Nursery::new(self.class, first.as_fd())
+            .map_err(|errno| ZygoteError::Confine("stacks for what is born here", errno))?;
+        self.attend(|birth, control| {
+            copies.before();
+            let born = nursery.bear(&birth, control, copies);
+            copies.after();
+            born
+        })
+    }
+
+    /// Says warm, then has a cell born for each order. What is open now is the allow-list for every birth.
+    fn attend(
+        self,
+        mut bear: impl FnMut(Birth, BorrowedFd<'_>) -> Result<Born, Errno>,
+    ) -> Result<(), ZygoteError> {
         seccomp::filter(self.class)?;
         if self.class.runs_programs() {
             seccomp::program_filters(self.class)?;
@@ -236,67 +272,21 @@ impl Station {
             let home = if joined { given.next().zip(given.next()) } else { None };
             // Does nothing but fail when there is a second thread: unshare(2), CLONE_THREAD.
             nix::sched::unshare(CloneFlags::CLONE_THREAD).map_err(|_| ZygoteError::Threads)?;
-            let forked = match &home {
-                None => fork_cell(self.class, cgroup.as_ref().map(AsFd::as_fd), Family::Warden),
-                Some(home) => self.fork_joined(tag, cgroup.as_ref().map(AsFd::as_fd), home),
-            };
-            match forked {
-                Ok(Forked::Cell) => {
-                    let born_for = if joined { BornFor::Session } else { BornFor::Pool };
-                    run(&mut cell, only(hatch), born_for)
-                }
-                Ok(Forked::Zygote(pidfd)) => {
+            match bear(Birth { tag, hatch, cgroup, home }, self.control.as_fd()) {
+                Ok(Born::Here(pidfd)) => {
                     packet::send(&self.control, &Report::Born { tag }, &[pidfd.as_fd()])?;
                 }
-                Ok(Forked::Reported) => {}
+                Ok(Born::Reported) => {}
                 Err(errno) => packet::send(&self.control, &Report::Failed { tag, errno: errno as i32 }, &[])?,
             }
         }
     }
-
-    /// Forks a cell that is born in the user and the network namespace of another one, by way of a process that goes
-    /// there, reports the cell and ends, so that the warden, as the next subreaper, becomes the cell's parent. This
-    /// process could not come back: it would have left the namespace that it belongs to. It may go there because the
-    /// namespace was made by its user: user_namespaces(7).
-    #[expect(unsafe_code, reason = "fork is unsafe by nature")]
-    fn fork_joined(
-        &self,
-        tag: u64,
-        cgroup: Option<BorrowedFd<'_>>,
-        (user, network): &(OwnedFd, OwnedFd),
-    ) -> Result<Forked, Errno> {
-        // SAFETY: this process has one thread, as was just seen.
-        if let ForkResult::Parent { child } = unsafe { nix::unistd::fork() }? {
-            return match nix::sys::wait::waitpid(child, None)? {
-                WaitStatus::Exited(_, 0) => Ok(Forked::Reported),
-                WaitStatus::Exited(_, errno) => Err(Errno::from_raw(errno)),
-                _ => Err(Errno::ECHILD),
-            };
-        }
-        let gone = nix::sched::setns(user, CloneFlags::CLONE_NEWUSER)
-            .and_then(|()| nix::sched::setns(network, CloneFlags::CLONE_NEWNET))
-            .and_then(|()| fork_cell(self.class, cgroup, Family::Joined));
-        let code = match gone {
-            Ok(Forked::Zygote(pidfd)) => {
-                let told = packet::send(&self.control, &Report::Born { tag }, &[pidfd.as_fd()]);
-                told.map_or(Errno::EPIPE as i32, |()| 0)
-            }
-            Ok(cell) => return Ok(cell),
-            Err(errno) => errno as i32,
-        };
-        // SAFETY: ends this process without running what the zygote left to be run at an exit.
-        unsafe { libc::_exit(code) }
-    }
-}
-
-fn run(cell: &mut impl FnMut(Hatch, BornFor) -> Infallible, hatch: Hatch, born_for: BornFor) -> ! {
-    match cell(hatch, born_for) {}
 }
 
 /// Takes over a descriptor that the warden left for this process under this number. Called once for each, before anything
 /// else could have opened or taken it.
 #[expect(unsafe_code, reason = "inherited descriptors have no owner yet")]
-fn inherited(number: RawFd) -> Option<OwnedFd> {
+pub(crate) fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: it is open, the warden put it there for this process, and nothing else has taken it (see above).
     is_open(number).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -353,41 +343,19 @@ fn check_descriptors(allowed: &[RawFd], given: &[OwnedFd]) -> Result<(), ZygoteE
     }
 }
 
-enum Forked {
-    /// This is the cell.
-    Cell,
-    /// This is not, and here is the cell's pidfd.
-    Zygote(OwnedFd),
-    /// Another process has told the warden of the cell.
-    Reported,
+/// The namespaces that each cell has of its own, whatever its class and its session.
+pub(crate) fn new_namespaces() -> i32 {
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP
 }
 
-/// Whose child a cell is, and which namespaces it shares.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    /// The warden's, with namespaces of its own.
-    Warden,
-    /// Of a process that will not live, in the user and the network namespace which that is in.
-    Joined,
-}
-
-/// `clone3` with everything a cell is born with. See clone(2).
+/// `clone3` with everything a cell is born with, as the warden's child: see clone(2). The cell's pidfd; nothing in the cell.
 #[expect(unsafe_code, reason = "clone3 has no wrapper in any library")]
-fn fork_cell(class: Class, cgroup: Option<BorrowedFd<'_>>, family: Family) -> Result<Forked, Errno> {
+fn fork_cell(class: Class, cgroup: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>, Errno> {
     fault::step("fork")?;
     let mut pidfd: RawFd = -1;
     // Where nothing can make a socket, all share the zygote's empty network.
     let network = if class.runs_programs() { libc::CLONE_NEWNET } else { 0 };
-    let family = match family {
-        Family::Warden => libc::CLONE_PARENT | libc::CLONE_NEWUSER | network,
-        Family::Joined => 0,
-    };
-    let namespaces = family
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+    let namespaces = libc::CLONE_PARENT | libc::CLONE_NEWUSER | network | new_namespaces();
     let mut flags = u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned());
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
@@ -403,10 +371,10 @@ fn fork_cell(class: Class, cgroup: Option<BorrowedFd<'_>>, family: Family) -> Re
     // child; nothing in a cell sends signals by it.)
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
     match pid {
-        0 => Ok(Forked::Cell),
+        0 => Ok(None),
         1.. => {
             // SAFETY: the call succeeded in the parent, so `pidfd` is a new descriptor that nothing else owns.
-            Ok(Forked::Zygote(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+            Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))
         }
         _ => Err(Errno::last()),
     }

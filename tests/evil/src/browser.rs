@@ -10,9 +10,9 @@ use anchorhold_jail::control::Class;
 use anchorhold_jail::hatch::{Commit, Execute, FromCell, ToCell};
 use anchorhold_jail::lock;
 use anchorhold_jail::packet::{self, PacketError};
-use anchorhold_jail::program::{Pipes, Spare};
+use anchorhold_jail::program::{Copies, Pipes, Spare};
 use anchorhold_jail::walls::Walls;
-use anchorhold_jail::zygote::{Hatch, PROGRAM_DESCRIPTORS_MAX};
+use anchorhold_jail::zygote::Hatch;
 use anchorhold_jail::{loopback, root};
 use std::convert::Infallible;
 use std::fs::File;
@@ -68,8 +68,9 @@ fn prepare(require_landlock: bool) -> Result<(Attacker, OwnedFd), String> {
     let attacker = if unfiltered::is_wanted() {
         Attacker::Chromium(unfiltered::Chromium::start(require_landlock)?)
     } else {
-        let program = Spare::fork(Class::Browser, PROGRAM_DESCRIPTORS_MAX, || true, be_the_program);
-        let pipes = program.and_then(|program| program.start(require_landlock, None));
+        let program = Spare::copy(Class::Browser, true, &Copy);
+        let pipes =
+            program.and_then(|program| program.wait().and_then(|()| program.start(require_landlock, None)));
         let pipes = pipes.map_err(|e| said("program", &e))?;
         let mut attacker = Attacker::meet(pipes);
         attacker.attack(HELLO).map_err(|e| said("hello", &e))?;
@@ -84,6 +85,23 @@ fn lock_up(commit: &Commit, [files, workspace]: &[OwnedFd; 2]) -> Result<Walls, 
     root::put_workspace(workspace).map_err(|e| said("workspace", &e))?;
     let restricted = lock::restrict(Class::Browser, commit, files.as_fd()).map_err(|e| e.to_string())?;
     restricted.seal().map_err(|e| e.to_string())
+}
+
+/// What the attacker is: this program.
+struct Copy;
+
+impl Copies for Copy {
+    fn before(&self) {}
+    fn after(&self) {}
+    fn begin(&self) {}
+
+    fn get_ready(&self) -> bool {
+        true
+    }
+
+    fn go_on(&self) {
+        be_the_program();
+    }
 }
 
 /// The driver's end of the attacker.

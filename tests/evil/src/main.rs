@@ -38,7 +38,7 @@ fn main() {
     let outcome = Station::from_env().and_then(|mut station| {
         station.confine()?;
         let class = station.class;
-        station.serve(|hatch, _| live(class, &hatch))
+        station.serve(|hatch| live(class, &hatch))
     });
     if let Err(error) = outcome {
         eprintln!("anchorhold-evil: {error}");

@@ -1,13 +1,13 @@
 //! How the cell's program is started, and what it finds around it.
 
 use super::talk;
-use anchorhold_jail::control::{Class, Interpreter};
+use anchorhold_jail::control::Interpreter;
 use anchorhold_jail::fault;
 use anchorhold_jail::hatch::Commit;
 use anchorhold_jail::loopback::PROXY;
-use anchorhold_jail::program::{Confinement, Pipes, Program, Spare};
+use anchorhold_jail::program::{Copies, Pipes, Program, Spare};
 use anchorhold_jail::python::Python;
-use anchorhold_jail::zygote::{PROGRAM_DESCRIPTORS_MAX, Station, ZygoteError};
+use anchorhold_jail::zygote::{Station, ZygoteError};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -30,18 +30,20 @@ const PYTHON_BOOT: &str = "\
 import sys, types
 module = types.ModuleType('anchorhold_kernel')
 sys.modules[module.__name__] = module
-library, source = sys.argv[1:]
+library, first, source = sys.argv[1:]
 sys.argv = ['']
 exec(compile(source, '<anchorhold>', 'exec'), module.__dict__)
-module.zygote(library)
+module.zygote(library, int(first))
 ";
 /// Called in a copy of the zygote, before its session is known and then behind its walls. They bind no name of the
 /// program's.
 const PYTHON_PREPARE: &CStr = c"__import__('anchorhold_kernel').prepare()";
 const PYTHON_SERVE: &CStr = c"__import__('anchorhold_kernel').serve()";
 
-/// The library that a zygote loads; beside this program.
+/// The library that a zygote loads, and the program that pid 1 of its cells is; beside this program.
 const LIBRARY: &str = "libanchorhold_python.so";
+/// The program that pid 1 of a native cell is.
+pub const FIRST: &str = "anchorhold-pid1";
 
 /// Of every program.
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -71,16 +73,19 @@ const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_pr
 /// Numeric libraries read how many threads they may use when they are loaded.
 const THREADS: [&str; 3] = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"];
 
-/// Opens the library, which the zygote finds nowhere any more once it is confined.
-pub fn library() -> io::Result<File> {
-    File::open(std::env::current_exe()?.with_file_name(LIBRARY))
+/// Opens the library and the program of pid 1, which the zygote finds nowhere any more once it is confined.
+pub fn programs() -> io::Result<[File; 2]> {
+    let own = std::env::current_exe()?;
+    let open = |name| File::open(own.with_file_name(name));
+    Ok([open(LIBRARY)?, open(FIRST)?])
 }
 
 /// Becomes the zygote: a Python of the image, which loads the library and calls into it.
-pub fn become_zygote(station: Station, library: File) -> Result<Infallible, ZygoteError> {
+pub fn become_zygote(station: Station, programs: [File; 2]) -> Result<Infallible, ZygoteError> {
     let text = |text: &str| CString::new(text).map_err(|_| ZygoteError::NotOurs);
-    let path = format!("/proc/self/fd/{}", library.as_raw_fd());
-    let arguments = ["python3", "-I", "-c", PYTHON_BOOT, &path, PYTHON_KERNEL];
+    let [library, first] = programs.each_ref().map(AsRawFd::as_raw_fd);
+    let (path, first) = (format!("/proc/self/fd/{library}"), first.to_string());
+    let arguments = ["python3", "-I", "-c", PYTHON_BOOT, &path, &first, PYTHON_KERNEL];
     let arguments = arguments.into_iter().map(text).collect::<Result<Vec<_>, _>>()?;
     // One thread, until a cell knows how many it has.
     let mut environment = environment(1, &[]);
@@ -91,35 +96,43 @@ pub fn become_zygote(station: Station, library: File) -> Result<Infallible, Zygo
     // The allocator that Arrow brings would start a thread, and what has threads cannot be forked.
     environment.insert("JE_ARROW_MALLOC_CONF".into(), "background_thread:false".into());
     let environment = pairs(&environment).map_err(|_| ZygoteError::NotOurs)?;
-    station.become_program(PYTHON, &arguments, &environment, library)
+    station.become_program(PYTHON, &arguments, &environment, &programs)
 }
 
-/// A Python that is ready to be a session's.
-pub(super) fn spare_python() -> Result<Spare, String> {
-    let python = Python::here().ok_or("this process is no Python")?;
-    python.before_fork();
-    let prepare = || {
-        python.after_fork();
-        python.run(PYTHON_PREPARE)
-    };
-    let serve = || {
-        python.run(PYTHON_SERVE);
-    };
-    Spare::fork(Class::Native, PROGRAM_DESCRIPTORS_MAX, prepare, serve).map_err(|e| format!("a Python: {e}"))
+/// The Python that is copied.
+pub(super) struct Copied(Python);
+
+impl Copied {
+    pub(super) fn here() -> Result<Self, ZygoteError> {
+        Python::here().map(Self).ok_or(ZygoteError::NotOurs)
+    }
 }
 
-/// Starts the program that the session asked for, in the spare where there is one.
-pub(super) fn start(commit: &Commit, spare: Option<Spare>) -> Result<Pipes, String> {
-    let require_landlock = commit.require_landlock;
-    let started = match (program(commit)?, spare) {
-        (None, spare) => spare.map_or_else(spare_python, Ok)?.start(require_landlock, None),
-        (program, Some(spare)) => spare.start(require_landlock, program),
-        (Some(program), None) => {
-            let (class, descriptors) = (Class::Native, PROGRAM_DESCRIPTORS_MAX);
-            program.start(Confinement { class, descriptors, require_landlock })
-        }
-    };
-    started.map_err(|e| e.to_string())
+impl Copies for Copied {
+    fn before(&self) {
+        self.0.before_fork();
+    }
+
+    fn after(&self) {
+        self.0.after_fork();
+    }
+
+    fn begin(&self) {
+        self.0.begin();
+    }
+
+    fn get_ready(&self) -> bool {
+        self.0.run(PYTHON_PREPARE)
+    }
+
+    fn go_on(&self) {
+        self.0.run(PYTHON_SERVE);
+    }
+}
+
+/// Starts the program that the session asked for, in the spare.
+pub(super) fn start(commit: &Commit, spare: Spare) -> Result<Pipes, String> {
+    spare.start(commit.require_landlock, program(commit)?).map_err(|e| e.to_string())
 }
 
 /// What is executed. Nothing for Python, which is there already.

@@ -34,7 +34,7 @@ executions = 0
 # ---- in the zygote -------------------------------------------------------------------------------------------------
 
 
-def zygote(library):
+def zygote(library, first):
     """Imports, warms, and forks cells for as long as the warden wants some."""
     prepare_matplotlib()
     global shell
@@ -46,7 +46,7 @@ def zygote(library):
     gc.collect()
     gc.disable()
     gc.freeze()
-    sys.exit(loaded.anchorhold_zygote())
+    sys.exit(loaded.anchorhold_zygote(first))
 
 
 def prepare_matplotlib():
