@@ -17,7 +17,7 @@ fn programs_drive_others_by_terminals(shared: &Shared) -> Result<()> {
     let session = session(&client)?;
     let code = "import os, pexpect, pty\n\
         child = pexpect.spawn('bash', ['--norc'], dimensions=(33, 77), encoding='utf-8')\n\
-        child.sendline('stty size; tty; p=name; read -sp $p: x; echo [$x]')\n\
+        child.sendline('stty size; tty; p=name; read -p $p: x; echo [$x]')\n\
         child.expect('name:')\n\
         print('33 77' in child.before, '/dev/pts/' in child.before)\n\
         child.sendline('Ada'); child.expect(r'\\[Ada\\]'); child.sendeof(); child.expect(pexpect.EOF)\n\
