@@ -648,7 +648,7 @@ print(json.dumps({'found': found, 'pids': pids, 'proc': sorted(n for n in os.lis
     'uid': os.getuid(), 'root': sorted(os.listdir('/')), 'devices': sorted(os.listdir('/dev')), 'hostname': os.uname().nodename,
     'descriptors': sorted(int(fd) for fd in os.listdir('/proc/self/fd'))}))
 "#;
-    let answer = run(&client, &session, "python", code)?;
+    let answer = run(client, &session, "python", code)?;
     let seen: Value = serde_json::from_str(answer["stdout"].as_str().unwrap_or_default())?;
     for (what, became) in seen["found"].as_object().context("found")? {
         ensure!(became != "done", "{what} worked: {seen:#}");
@@ -662,7 +662,7 @@ print(json.dumps({'found': found, 'pids': pids, 'proc': sorted(n for n in os.lis
     let descriptors = seen["descriptors"].as_array().context("descriptors")?;
     ensure!(descriptors.len() <= 6, "{descriptors:?}");
     // And it is unharmed by all that.
-    run(&client, &session, "python", "1")?;
+    run(client, &session, "python", "1")?;
     client.close(&session)?;
     Ok(())
 }
