@@ -107,7 +107,7 @@ build: setup own ## the programs
 # be made without it, and cargo builds one thing of a directory at a time.
 # Boa is left out: it takes minutes, and only who asks for it needs it (`make images`).
 ready: setup own
-	@echo "building images and programs (some twenty minutes the first time) ..."
+	@echo "building images and programs (half an hour the first time) ..."
 	@./images/build.sh chromium code python-wasm javascript-wasm & images=$$!; \
 	./images/builder.sh >/dev/null && cargo build $(CARGO_FLAGS) --workspace --lib --bins; programs=$$?; \
 	wait $$images && exit $$programs
