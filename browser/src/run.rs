@@ -14,9 +14,12 @@ use chromiumoxide_cdp::cdp::browser_protocol::target::{self, SessionId, TargetId
 use chromiumoxide_cdp::cdp::browser_protocol::{emulation, network, page, storage};
 use chromiumoxide_types::Command;
 use serde::Deserialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// How long what a person who has given back said last may take to be read here. The streams of persons and of requests
+/// are not in step.
+const GIVING_BACK: Duration = Duration::from_secs(1);
 /// The viewport's largest side.
 const MAX_SIDE: u32 = 4096;
 
@@ -56,7 +59,7 @@ impl Browser {
         deadline: Instant,
     ) -> Result<Browser, CallError> {
         let (link, tasks) = Link::open(reader, writer, deadline).await?;
-        let hold = Hold::new();
+        let hold = Hold::default();
         let screen = Screen::new(link.clone(), hold.clone());
         Ok(Browser { link, view: View::new(), hold, screen, _tasks: tasks })
     }
@@ -64,6 +67,8 @@ impl Browser {
     /// Runs actions in order until one fails, and says what became of each. An action that acts on an element waits until
     /// it is visible, stable, enabled and gets the events, as long as the deadline allows.
     pub async fn run(&mut self, actions: &[Action], deadline: Instant) -> Vec<Outcome> {
+        // Whoever still has it after that has taken it since these actions were let in: they fail.
+        let _given_back = tokio::time::timeout(GIVING_BACK, self.hold.until(false)).await.is_ok();
         let mut outcomes = Vec::with_capacity(actions.len());
         for action in actions {
             let outcome = match outcomes.last() {
@@ -89,7 +94,7 @@ impl Browser {
 
     /// Ends when the browser has ended.
     pub async fn ended(&self) {
-        let far = Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
+        let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
         // Nothing is looked for: only the end of the conversation ends this.
         let _over = self.link.until(far, |_| None::<()>).await;
     }

@@ -61,24 +61,21 @@ impl Frame {
     }
 }
 
-/// Whether a person has taken over.
-#[derive(Debug, Clone)]
-pub(crate) struct Hold(Arc<watch::Sender<bool>>);
+/// Whether a person has taken over. One at a time is let do so, but each has a stream of its own: that one gives back may
+/// be read here after the next has taken. Therefore they are counted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hold(Arc<watch::Sender<usize>>);
 
 impl Hold {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
-    }
-
     pub(crate) fn is_taken(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() > 0
     }
 
     /// Returns when it is (or is not) taken.
     pub(crate) async fn until(&self, taken: bool) {
-        let mut hold = self.0.subscribe();
+        let mut holders = self.0.subscribe();
         // Its sender is here.
-        let _sender_is_here = hold.wait_for(|now| *now == taken).await.is_ok();
+        let _sender_is_here = holders.wait_for(|holders| (*holders > 0) == taken).await.is_ok();
     }
 }
 
@@ -104,16 +101,16 @@ impl<'a> Watching<'a> {
     }
 
     fn hold(&mut self, holds: bool) {
-        self.holds = holds;
-        self.screen.hold.0.send_replace(holds);
+        if std::mem::replace(&mut self.holds, holds) != holds {
+            let count = |holders: &mut usize| if holds { *holders += 1 } else { *holders -= 1 };
+            self.screen.hold.0.send_modify(count);
+        }
     }
 }
 
 impl Drop for Watching<'_> {
     fn drop(&mut self) {
-        if self.holds {
-            self.hold(false);
-        }
+        self.hold(false);
         self.screen.watchers.send_modify(|count| *count -= 1);
     }
 }
