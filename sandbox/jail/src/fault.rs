@@ -32,6 +32,9 @@ pub const STEPS: &[&str] = &[
 /// The steps of cells that run programs. One that is a terminal's has the step `terminal`, too.
 pub const PROGRAM_STEPS: &[&str] = &["listener", "namespaces", "mounts", "program"];
 
+/// The step that native cells have besides: pid 1, made in its zygote's memory, leaves that for a program of its own.
+pub const NATIVE_STEPS: &[&str] = &["first_program"];
+
 /// The steps that browsers' cells have besides: after they were taken.
 pub const BROWSER_STEPS: &[&str] = &["workspace_idmap", "workspace_mount"];
 

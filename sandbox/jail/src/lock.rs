@@ -89,6 +89,7 @@ pub fn restrict(class: Class, commit: &Commit, workspace: BorrowedFd<'_>) -> Res
     setresgid(gid, gid, gid).map_err(LockError::User)?;
     setresuid(uid, uid, uid).map_err(LockError::User)?;
     fault::step("capabilities").map_err(|e| LockError::Capabilities(e.to_string()))?;
+    drop_bounding_set()?;
     drop_capabilities()?;
     fault::step("no_new_privileges").map_err(LockError::NoNewPrivileges)?;
     prctl::set_no_new_privs().map_err(LockError::NoNewPrivileges)?;
@@ -132,11 +133,11 @@ impl Restricted {
     }
 }
 
-/// Empties all five sets of capabilities. That a process has another user does not do it: it does where it was user 0 of
-/// its namespace before, and not where it was one that the namespace does not know, as what waits in the pool is.
+/// Empties the four sets that [`drop_bounding_set`] leaves. That a process has another user does not do it: it does where
+/// it was user 0 of its namespace before, and not where it was one that the namespace does not know, as what waits in the
+/// pool is.
 pub(crate) fn drop_capabilities() -> Result<(), LockError> {
     let failed = |e: caps::errors::CapsError| LockError::Capabilities(e.to_string());
-    drop_bounding_set()?;
     caps::clear(None, caps::CapSet::Ambient).map_err(failed)?;
     caps::clear(None, caps::CapSet::Inheritable).map_err(failed)?;
     caps::clear(None, caps::CapSet::Effective).map_err(failed)?;

@@ -120,6 +120,7 @@ fn become_first(birth: &Birth, first: BorrowedFd<'_>, spare: &Spare) -> Result<I
     caps::set(None, caps::CapSet::Inheritable, &all).map_err(failed)?;
     caps::set(None, caps::CapSet::Ambient, &all).map_err(failed)?;
     drop(all);
+    fault::step("first_program").map_err(LockError::Program)?;
     let mut number = [0; 16];
     write!(&mut number[..], "{}", spare.pid()).map_err(|_| LockError::Program(Errno::ERANGE))?;
     let mut given = [birth.hatch.as_raw_fd(); 5];
