@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 /// sessions send.
 const QUEUED_MAX: usize = 8192;
 /// Packets that are read in one go before other tasks get their turn.
-pub(crate) const PACKETS_AT_ONCE: u32 = 64;
+pub(crate) const PACKETS_AT_ONCE: u32 = 8;
 
 /// A lock whose holder panicked guards data that every method leaves consistent.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -257,32 +257,20 @@ pub fn cut(text: &str, range: Range<usize>) -> String {
 /// Takes all text from the front; what may be the beginning of a character stays.
 fn decode(bytes: &mut Vec<u8>) -> String {
     let mut text = String::with_capacity(bytes.len());
-    let mut rest = bytes.as_slice();
-    loop {
-        match std::str::from_utf8(rest) {
-            Ok(all) => {
-                text.push_str(all);
-                rest = &[];
-                break;
-            }
-            Err(error) => {
-                let (valid, bad) = rest.split_at(error.valid_up_to());
-                text.push_str(&String::from_utf8_lossy(valid));
-                match error.error_len() {
-                    Some(length) => {
-                        text.push(char::REPLACEMENT_CHARACTER);
-                        rest = bad.get(length..).unwrap_or_default();
-                    }
-                    None => {
-                        rest = bad;
-                        break;
-                    }
-                }
-            }
+    let mut tail = Vec::new();
+    let mut chunks = bytes.utf8_chunks().peekable();
+    while let Some(chunk) = chunks.next() {
+        text.push_str(chunk.valid());
+        let bad = chunk.invalid();
+        let begun = std::str::from_utf8(bad).is_err_and(|error| error.error_len().is_none());
+        if begun && chunks.peek().is_none() {
+            tail = bad.to_vec();
+        } else if !bad.is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
         }
     }
-    debug_assert!(rest.len() < CHAR_BYTES_MAX, "more than a character is kept back");
-    *bytes = rest.to_vec();
+    debug_assert!(tail.len() < CHAR_BYTES_MAX, "more than a character is kept back");
+    *bytes = tail;
     text
 }
 

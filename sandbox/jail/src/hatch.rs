@@ -53,6 +53,7 @@ pub enum ToCell {
         /// Which one.
         execution: ExecutionId,
         /// All of them together at most [`INPUT_BYTES_MAX`].
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
         /// And no more.
         end: bool,
@@ -106,6 +107,7 @@ pub struct Execute {
     /// What the program is written in.
     pub dialect: Dialect,
     /// Its standard input, or the beginning of it.
+    #[serde(with = "serde_bytes")]
     pub stdin: Vec<u8>,
     /// More may follow.
     pub stdin_open: bool,
@@ -156,6 +158,7 @@ pub enum FromCell {
         /// Where to.
         stream: Stream,
         /// At most [`OUTPUT_CHUNK_BYTES`].
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// The program made a rich value.
@@ -163,6 +166,7 @@ pub enum FromCell {
         /// Whose.
         execution: ExecutionId,
         /// JSON as the guest wrote it, at most [`VALUE_BYTES_MAX`]; unchecked.
+        #[serde(with = "serde_bytes")]
         json: Vec<u8>,
     },
     /// The execution ended.
@@ -193,6 +197,7 @@ pub struct Ended {
     /// What ended it.
     pub how: How,
     /// The error's JSON `{"name","message","traceback"}` as the guest wrote it; unchecked.
+    #[serde(with = "serde_bytes")]
     pub error: Option<Vec<u8>>,
     /// The code that the program ended itself with.
     pub exit_code: Option<i32>,
@@ -324,6 +329,7 @@ pub enum Change {
         /// Which one.
         path: String,
         /// All of it.
+        #[serde(with = "serde_bytes")]
         content: Vec<u8>,
     },
     /// Remove it.
