@@ -398,6 +398,8 @@ pub struct RawSession {
     live: u64,
     keep_days: f64,
     keep_output_hours: f64,
+    /// Of long outputs of a tenant, in bytes as they are stored; the oldest go first.
+    keep_output_bytes: u64,
     /// A browser that nobody has used for as long is frozen; 0: never.
     browser_standby_seconds: f64,
 }
@@ -411,6 +413,7 @@ impl Default for RawSession {
             live: 1000,
             keep_days: 30.0,
             keep_output_hours: 24.0,
+            keep_output_bytes: 1 << 30,
             browser_standby_seconds: 30.0,
         }
     }
@@ -547,6 +550,8 @@ pub struct SessionPolicy {
     pub keep_us: u64,
     /// How long the output of an execution is kept.
     pub keep_output_us: u64,
+    /// How many bytes of long outputs are kept for a tenant.
+    pub keep_output_bytes: u64,
     /// After how long without use a browser is frozen.
     pub standby_after: Option<Duration>,
     /// Limits of a session that asks for none.
@@ -676,6 +681,7 @@ impl RawSession {
             ttl_us_max: span_us("session", "ttl_seconds_max", self.ttl_seconds_max)?,
             keep_us: span_us("session", "keep_days", self.keep_days * 86_400.0)?,
             keep_output_us: span_us("session", "keep_output_hours", self.keep_output_hours * 3600.0)?,
+            keep_output_bytes: self.keep_output_bytes,
             standby_after: standby.transpose()?,
             limits,
             ceiling,

@@ -12,6 +12,7 @@ pub(crate) mod error;
 mod event;
 mod execution;
 pub(crate) mod file;
+mod long;
 pub(crate) mod names;
 mod openapi;
 pub(crate) mod preview;
@@ -32,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::service::{Key, Service};
 use crate::tenant::Tenant;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
@@ -371,11 +373,16 @@ fn key_for(headers: &HeaderMap, hash: [u8; 32]) -> Result<Option<Key>, Problem> 
     }
 }
 
-fn json(status: axum::http::StatusCode, body: &impl Serialize) -> Response {
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    json_with(status, body, Body::from)
+}
+
+/// What is sent is made of `body`, written as JSON.
+fn json_with(status: StatusCode, body: &impl Serialize, sent: impl FnOnce(Vec<u8>) -> Body) -> Response {
     match serde_json::to_vec(body) {
         Ok(bytes) => {
             let json = HeaderValue::from_static("application/json");
-            (status, [(header::CONTENT_TYPE, json)], bytes).into_response()
+            (status, [(header::CONTENT_TYPE, json)], sent(bytes)).into_response()
         }
         Err(error) => {
             tracing::error!(%error, "an answer could not be written");
@@ -391,7 +398,7 @@ fn about(subject: impl Into<String>, mut response: Response) -> Response {
 }
 
 fn ok(body: &impl Serialize) -> Response {
-    json(axum::http::StatusCode::OK, body)
+    json(StatusCode::OK, body)
 }
 
 /// A page of a list.

@@ -237,8 +237,10 @@ pub struct Report {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Output {
     /// Standard output, as far as it was kept.
+    #[serde(default)]
     pub stdout: String,
     /// Standard error, as far as it was kept.
+    #[serde(default)]
     pub stderr: String,
     /// Rich values: untrusted JSON of bounded size and depth.
     pub results: Vec<Rich>,
@@ -420,6 +422,7 @@ pub enum FilesMade {
 pub struct Ledger {
     writer: write::Writer,
     readers: SqlitePool,
+    long_outputs_max: i64,
 }
 
 impl Ledger {
@@ -448,7 +451,14 @@ impl Ledger {
             .test_before_acquire(false)
             .connect_with(options.read_only(true).pragma("cache_size", "-8192"))
             .await?;
-        Ok(Self { writer: write::Writer::start(connection, checkpointer), readers })
+        let writer = write::Writer::start(connection, checkpointer);
+        Ok(Self { writer, readers, long_outputs_max: i64::MAX })
+    }
+
+    /// Of a tenant's long outputs so many bytes are kept, as they are stored: the newest.
+    #[must_use]
+    pub fn with_long_outputs_max(self, bytes: u64) -> Self {
+        Self { long_outputs_max: stored(bytes), ..self }
     }
 
     /// How many writes succeeded since it was opened, and how many failed.

@@ -262,6 +262,7 @@ async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
     let _lock = lock(&directory)?;
     let audit = Audit::start(&config.data_dir.join("audit"), config.audit).context("audit log")?;
     let ledger = Ledger::open(&directory, config.ledger_sync).await?;
+    let ledger = ledger.with_long_outputs_max(config.session.keep_output_bytes);
     let tenants = Tenants::load(&ledger, config.tenants, &ready.key, config.key.as_ref(), now_us()).await?;
     let (sandbox, events) = Sandbox::connect(&ready.socket).await.context("the warden does not take us")?;
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();

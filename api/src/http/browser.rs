@@ -108,7 +108,7 @@ pub(super) async fn act(
     if form == Form::Whole {
         return Ok(about(format!("exe_{}", row.id), aside(row.size(), || ok(&ActionsBody::new(&row)))));
     }
-    form.answer(&door, &tenant, &row).await
+    form.answer(&door, &tenant, row).await
 }
 
 fn request(fields: &mut Fields<'_>) -> ExecutionRequest {

@@ -4,9 +4,9 @@ use super::body::{Fields, Object, Query};
 use super::error::Problem;
 use super::openapi::{Cells, Exclusive, Live, Opens, Runs, Uploads, sent};
 use super::session::{self, env};
-use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, about, event, json, key, ok, time};
-use crate::aside::aside;
-use crate::ledger::{ExecutionRow, GuestError, Report, Rich};
+use super::{Caller, Door, ExecutionAt, ListBody, SessionAt, about, event, json, key, long, ok, time};
+use crate::aside::{LONG_BYTES, aside};
+use crate::ledger::{ExecutionRow, GuestError, Output, Report, Rich};
 use crate::service::{Await, ContextName, ExecutionRequest, OnDisconnect, Refusal, RunRequest, context_id};
 use crate::tenant::Tenant;
 use crate::words::{Engine, ExecutionStatus, Language, LimitName, Runtime, words};
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use utoipa::ToSchema;
 
 /// What a context is named by in a request: longer than any name and any id.
@@ -58,9 +58,13 @@ pub(super) struct ExecutionBody<'a> {
     context_id: Option<String>,
     status: ExecutionStatus,
     /// Standard output, as far as it was kept.
-    stdout: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required)]
+    stdout: Option<&'a str>,
     /// Standard error, as far as it was kept.
-    stderr: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required)]
+    stderr: Option<&'a str>,
     /// Bytes that it wrote to standard output, kept or not.
     stdout_bytes: u64,
     /// Bytes that it wrote to standard error, kept or not.
@@ -161,8 +165,8 @@ impl<'a> ExecutionBody<'a> {
             context: &row.place.context,
             context_id: context_id.map(|id| format!("ctx_{id}")),
             status: row.status,
-            stdout: output.map_or("", |output| &output.stdout),
-            stderr: output.map_or("", |output| &output.stderr),
+            stdout: Some(output.map_or("", |output| &output.stdout)),
+            stderr: Some(output.map_or("", |output| &output.stderr)),
             stdout_bytes: report.stdout_bytes,
             stderr_bytes: report.stderr_bytes,
             truncated: report.truncated,
@@ -203,8 +207,27 @@ impl UsageBody {
     }
 }
 
-fn answer(row: &ExecutionRow) -> Response {
-    about(format!("exe_{}", row.id), aside(row.size(), || ok(&ExecutionBody::new(row))))
+/// One of an execution's two texts.
+struct Printed(Arc<ExecutionRow>, fn(&Output) -> &str);
+
+impl AsRef<str> for Printed {
+    fn as_ref(&self) -> &str {
+        self.0.output.as_ref().map_or("", self.1)
+    }
+}
+
+fn answer(row: impl Into<Arc<ExecutionRow>>) -> Response {
+    let row = row.into();
+    let body = ExecutionBody::new(&row);
+    let response = if row.size() < LONG_BYTES {
+        ok(&body)
+    } else {
+        let stdout = Printed(row.clone(), |output| &output.stdout);
+        let stderr = Printed(row.clone(), |output| &output.stderr);
+        let rest = ExecutionBody { stdout: None, stderr: None, ..body };
+        aside(row.size(), || long::ok(&rest, [("stdout", stdout), ("stderr", stderr)]))
+    };
+    about(format!("exe_{}", row.id), response)
 }
 
 /// The forms of an answer to who runs something.
@@ -238,13 +261,12 @@ impl Form {
         self,
         door: &Door,
         tenant: &Tenant,
-        row: &ExecutionRow,
+        row: Arc<ExecutionRow>,
     ) -> Result<Response, Problem> {
         let (session, id) = (row.session, row.id);
-        let body = || ExecutionBody::new(row);
         let response = match self {
-            Self::Whole => aside(row.size(), || ok(&body())),
-            Self::Begun => json(StatusCode::ACCEPTED, &body()),
+            Self::Whole => return Ok(answer(row)),
+            Self::Begun => json(StatusCode::ACCEPTED, &ExecutionBody::new(&row)),
             Self::Stream(on_disconnect) => {
                 let cancel = on_disconnect == OnDisconnect::Cancel;
                 let cancel = cancel.then(|| door.service.cancel_on_drop(session, id));
@@ -396,7 +418,7 @@ pub(super) async fn create(
     })?;
     let form = Form::of(&headers, &request);
     let row = door.service.execute(&tenant, session, request, key, form.awaited()).await?;
-    form.answer(&door, &tenant, &row).await
+    form.answer(&door, &tenant, row).await
 }
 
 /// Run code
@@ -438,7 +460,7 @@ pub(super) async fn run(
     })?;
     let form = Form::of(&headers, &request.execution);
     let row = door.service.run(&tenant, request, key, form.awaited()).await?;
-    form.answer(&door, &tenant, &row).await
+    form.answer(&door, &tenant, row).await
 }
 
 fn files(fields: &mut Fields<'_>) -> Vec<(WorkspacePath, Bytes)> {
@@ -523,7 +545,7 @@ pub(super) async fn show(
     ExecutionAt(id): ExecutionAt,
 ) -> Result<Response, Problem> {
     match id {
-        Some(id) => Ok(answer(&door.service.execution(&tenant, session, id).await?)),
+        Some(id) => Ok(answer(door.service.execution(&tenant, session, id).await?)),
         None => Err(not_found(&door, &tenant, session).await),
     }
 }
@@ -543,7 +565,7 @@ pub(super) async fn cancel(
     ExecutionAt(id): ExecutionAt,
 ) -> Result<Response, Problem> {
     match id {
-        Some(id) => Ok(answer(&door.service.cancel(&tenant, session, id).await?)),
+        Some(id) => Ok(answer(door.service.cancel(&tenant, session, id).await?)),
         None => Err(not_found(&door, &tenant, session).await),
     }
 }
@@ -585,7 +607,7 @@ pub(super) async fn signal(
     if signal == Signal::Kill {
         door.service.kill(&tenant, session, id).await?;
     }
-    Ok(answer(&door.service.cancel(&tenant, session, id).await?))
+    Ok(answer(door.service.cancel(&tenant, session, id).await?))
 }
 
 /// Send input to an execution

@@ -1,19 +1,31 @@
-//! How what an execution wrote is stored: as JSON, and a long one compressed, by a library without `unsafe`: guests wrote it.
+//! How what an execution wrote is stored: as JSON, and when it is long, its two texts as they are behind the JSON of the
+//! rest, all of it compressed, by a library without `unsafe`: guests wrote it.
 //!
 //! A program that floods its output would else make everybody wait: sixteen million NULs are a hundred megabytes of JSON, and
 //! one write goes after the other.
 
-use super::{ExecutionRow, LedgerError, Output};
+use super::{ExecutionRow, GuestError, LedgerError, Output, ReturnedFile, Rich};
 use crate::aside::{LONG_BYTES, aside};
+use anchorhold_sandbox::Piece;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lz4_flex::frame::{FrameDecoder, FrameEncoder};
-use std::io::{BufReader, BufWriter, Read as _, Write as _};
+use serde::Serialize;
+use std::io::{Read, Write as _};
 
 /// JSON begins with a brace.
 const PACKED: &str = "lz4:";
 /// What is read back is ours; damaged, it may say anything.
-const JSON_BYTES_MAX: u64 = 1 << 30;
+const PART_BYTES_MAX: u64 = 1 << 30;
+
+/// All but the two texts.
+#[derive(Serialize)]
+struct Rest<'a> {
+    results: &'a [Rich],
+    error: &'a Option<GuestError>,
+    files: &'a Option<Vec<ReturnedFile>>,
+    pieces: &'a [Piece],
+}
 
 impl Output {
     /// About how many bytes it has.
@@ -37,11 +49,15 @@ pub(super) fn pack(output: &Output) -> Result<String, LedgerError> {
     if size < LONG_BYTES {
         return Ok(serde_json::to_string(output)?);
     }
+    let Output { stdout, stderr, results, error, files, pieces } = output;
     let packed = aside(size, || -> std::io::Result<Vec<u8>> {
-        let mut writer = BufWriter::with_capacity(LONG_BYTES, FrameEncoder::new(Vec::new()));
-        serde_json::to_writer(&mut writer, output)?;
-        writer.flush()?;
-        Ok(writer.into_inner()?.finish()?)
+        let rest = serde_json::to_vec(&Rest { results, error, files, pieces })?;
+        let mut writer = FrameEncoder::new(Vec::new());
+        for part in [&rest, stdout.as_bytes(), stderr.as_bytes()] {
+            writer.write_all(&(part.len() as u64).to_le_bytes())?;
+            writer.write_all(part)?;
+        }
+        Ok(writer.finish()?)
     });
     let packed = packed.map_err(|_| LedgerError::Stored("output"))?;
     Ok(PACKED.to_owned() + &STANDARD.encode(packed))
@@ -54,11 +70,23 @@ pub(super) fn unpack(text: &str) -> Result<Output, LedgerError> {
         None => serde_json::from_str(text).ok(),
         Some(packed) => {
             let packed = STANDARD.decode(packed).ok()?;
-            let reader = FrameDecoder::new(&packed[..]).take(JSON_BYTES_MAX);
-            serde_json::from_reader(BufReader::with_capacity(LONG_BYTES, reader)).ok()
+            let mut reader = FrameDecoder::new(&packed[..]);
+            let rest: Output = serde_json::from_slice(&part(&mut reader)?).ok()?;
+            let mut text = || String::from_utf8(part(&mut reader)?).ok();
+            Some(Output { stdout: text()?, stderr: text()?, ..rest })
         }
     };
     aside(text.len(), read).ok_or_else(unreadable)
+}
+
+/// The next part, behind its length.
+fn part(reader: &mut impl Read) -> Option<Vec<u8>> {
+    let mut length = [0; 8];
+    reader.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    let mut part = Vec::new();
+    let read = reader.take(length.min(PART_BYTES_MAX)).read_to_end(&mut part).ok()?;
+    (read as u64 == length).then_some(part)
 }
 
 #[cfg(test)]

@@ -184,6 +184,38 @@ async fn a_write_that_fails_fails_alone() {
 }
 
 #[tokio::test]
+async fn of_long_outputs_the_newest_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    // Two fit, as they are stored: their letters are not compressed.
+    let ledger = ledger.with_long_outputs_max(500_000);
+    let row = session_row();
+    ledger.open_session(&row, None).await.unwrap();
+    let (mut ids, mut seed) = (Vec::new(), 1u64);
+    for (tenant, length) in
+        [("a", 150_000), ("b", 150_000), ("a", 9), ("a", 150_000), ("a", 150_000), ("a", 9)]
+    {
+        let new = new_execution(row.id);
+        ledger.open_execution(&new, None).await.unwrap();
+        let letter = |at: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(at);
+            char::from(b' ' + u8::try_from((seed >> 33) % 90).unwrap())
+        };
+        let output = Output { stdout: (0..length).map(letter).collect(), ..Output::default() };
+        let closing = Closing { tenant: tenant.into(), output, ..closing(&new, None, 0) };
+        ledger.close_execution(&closing).await.unwrap();
+        ledger.close_execution(&closing).await.unwrap();
+        ids.push(new.id);
+    }
+    let mut kept = Vec::new();
+    for id in ids {
+        kept.push(ledger.execution(row.id, id).await.unwrap().unwrap().output.is_some());
+    }
+    assert_eq!(kept, [false, true, true, true, true, true]);
+    ledger.close().await;
+}
+
+#[tokio::test]
 async fn old_things_go_and_what_is_kept_stays() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();

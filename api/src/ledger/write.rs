@@ -4,6 +4,7 @@ use super::pack::pack;
 use super::{
     Closing, FilesMade, Ledger, LedgerError, Made, NewExecution, Once, Place, Report, SessionRow, stored,
 };
+use crate::aside::LONG_BYTES;
 use crate::price::{Plan, Used};
 use crate::service::{Defaults, derived_id};
 use crate::words::{CloseReason, ExecutionStatus, RecordKind};
@@ -128,6 +129,14 @@ static CLOSE_WITHOUT_RECORD: Sql = sql!(
     "UPDATE executions SET status = ?, ended_us = ?, report = ?, output = ? WHERE id = ? AND ended_us IS NULL"
 );
 
+static KEEP_LONG_OUTPUT: Sql = sql!(
+    "INSERT OR IGNORE INTO long_outputs (tenant, execution_id, ended_us, bytes) VALUES (?, ?, ?, ?)",
+    "UPDATE executions SET output = NULL WHERE id IN (SELECT execution_id FROM (SELECT execution_id, \
+     sum(bytes) OVER (ORDER BY seq DESC) AS kept FROM long_outputs WHERE tenant = ?) WHERE kept > ?)",
+    "DELETE FROM long_outputs WHERE seq IN (SELECT seq FROM (SELECT seq, \
+     sum(bytes) OVER (ORDER BY seq DESC) AS kept FROM long_outputs WHERE tenant = ?) WHERE kept > ?)",
+);
+
 static SETTLE_CELL: Sql = sql!(
     record!("?, ?, ?, ?, NULL, ?, ?, ?, 0, ?, 0, 0, ?, ?, ?, ?, ? WHERE ? > 0"),
     record!("?, ?, ?, 'egress', NULL, ?, ?, ?, 0, 0, 0, ?, ?, ?, ?, 0, 0 WHERE ? > 0"),
@@ -166,6 +175,7 @@ macro_rules! of_old_sessions {
 static SWEEP: Sql = sql!(
     "UPDATE executions SET output = NULL WHERE seq IN \
      (SELECT seq FROM executions WHERE output IS NOT NULL AND ended_us < ? LIMIT ?)",
+    "DELETE FROM long_outputs WHERE ended_us < ?",
     // What answers `lost` answers so for as long as its execution is kept.
     "DELETE FROM remembered WHERE subject IN (SELECT r.subject FROM remembered r \
      LEFT JOIN executions e ON e.id = r.subject \
@@ -433,6 +443,7 @@ impl Ledger {
         let id = closing.id.to_string();
         let report = serde_json::to_string(&closing.report)?;
         let output = pack(&closing.output)?;
+        let bytes = output.len();
         let Some((cell, accounted)) = closing.cell.filter(|_| closing.status != ExecutionStatus::Lost) else {
             let values = Binder::default()
                 .bind(closing.status.as_str())
@@ -440,7 +451,9 @@ impl Ledger {
                 .bind(report)
                 .bind(output)
                 .bind(id);
-            return self.writer.write(&CLOSE_WITHOUT_RECORD, values).await;
+            self.writer.write(&CLOSE_WITHOUT_RECORD, values).await?;
+            self.keep_output(closing, bytes).await;
+            return Ok(());
         };
         let place = serde_json::to_string(&closing.place)?;
         let Report { wall_us, cpu_us, memory_mib_ms, egress_bytes, .. } = closing.report;
@@ -478,7 +491,28 @@ impl Ledger {
             .bind(closing.price_version.clone())
             .bind(closing.egress_picos)
             .bind(stored(egress_bytes));
-        self.writer.write(&CLOSE_EXECUTION, values).await
+        self.writer.write(&CLOSE_EXECUTION, values).await?;
+        self.keep_output(closing, bytes).await;
+        Ok(())
+    }
+
+    /// Counts a long output, and drops older ones of its tenant that there is no room for any more. What is not counted for
+    /// want of space is dropped with its age.
+    async fn keep_output(&self, closing: &Closing, bytes: usize) {
+        if bytes < LONG_BYTES {
+            return;
+        }
+        let values = Binder::default()
+            .bind(closing.tenant.clone())
+            .bind(closing.id.to_string())
+            .bind(closing.ended_us)
+            .bind(stored(bytes as u64));
+        let values = [(); 2]
+            .iter()
+            .fold(values, |values, ()| values.bind(closing.tenant.clone()).bind(self.long_outputs_max));
+        if let Err(error) = self.writer.write(&KEEP_LONG_OUTPUT, values).await {
+            tracing::warn!(%error, "a long output is not counted");
+        }
     }
 
     /// A cell ended: the rest of its counters is recorded, and never again. To be called when every execution that may
@@ -639,6 +673,7 @@ impl Ledger {
         let mut values = Binder::default()
             .bind(output_us)
             .bind(SWEEP_ROWS)
+            .bind(output_us)
             .bind(output_us)
             .bind(SWEEP_ROWS)
             .bind(session_us);
