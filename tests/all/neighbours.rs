@@ -2,8 +2,8 @@
 
 use crate::Shared;
 use crate::tenants::tenant;
-use anchorhold_tests::{Client, Options, Server};
-use anyhow::{Result, ensure};
+use anchorhold_tests::{Client, Options, Server, host};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -15,6 +15,7 @@ tests!(
     a_hostile_neighbour_causes_no_errors,
     a_hostile_native_neighbour_causes_no_errors,
     a_crash_loop_disturbs_nobody,
+    who_takes_all_processors_comes_last,
 );
 
 const HOSTILE: [(&str, &str); 5] = [
@@ -181,6 +182,62 @@ fn a_crash_loop_disturbs_nobody(_: &Shared) -> Result<()> {
     ensure!(made > 0 && crashed >= CRASHES_PER_SECOND, "{made} made, {crashed} crashed");
     let most = CRASHES_PER_SECOND * (usize::try_from(took.as_secs())? + 2);
     ensure!(crashed <= most && refused > 0, "{crashed} crashes in {took:?}, {refused} refused");
+    server.stop()?;
+    Ok(())
+}
+
+/// Whether the tenant that a cell is of comes last for the processors, as the kernel says it.
+fn comes_last(server: &Server, cell: u32) -> Result<bool> {
+    let groups = std::fs::read_to_string(format!("/proc/{cell}/cgroup"))?;
+    let path = groups.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        (["cpu", "cpu,cpuacct", ""].contains(&controllers) && path.contains(&server.cgroup())).then_some(path)
+    });
+    let tenant: Vec<&str> = path.context("no group")?.trim_start_matches('/').split('/').take(2).collect();
+    let tenant = tenant.join("/");
+    let mut groups = host::cgroups(&tenant).into_iter().filter(|group| group.ends_with(&tenant));
+    let idle = groups.find_map(|group| std::fs::read_to_string(group.join("cpu.idle")).ok());
+    Ok(idle.context("no cpu.idle")?.trim() == "1")
+}
+
+/// A tenant that uses more than its share of the processors runs when no other wants to, until it has come down to it. The
+/// other one never does.
+fn who_takes_all_processors_comes_last(_: &Shared) -> Result<()> {
+    let _alone = alone();
+    let server = Server::start(Options::default())?;
+    let admin = server.client()?;
+    let (_, modest) = tenant(&admin, "modest", &json!({}))?;
+    let (_, greedy) = tenant(&admin, "greedy", &json!({}))?;
+    let session = modest.session(&json!({}))?;
+    modest.execute(&session, "python", "1")?;
+    let own = *host::cell_processes(&server.cgroup()).first().context("a cell")?;
+    let greedy_session = greedy.session(&json!({}))?;
+    greedy.execute(&greedy_session, "python", "1")?;
+    let others = *host::cell_processes(&server.cgroup()).last().context("a cell")?;
+    ensure!(own != others && !comes_last(&server, own)? && !comes_last(&server, others)?);
+    let endless =
+        json!({"language": "python", "code": "while True: pass", "timeout_seconds": 60, "background": true});
+    let mut begun = Vec::new();
+    for _ in 0..std::thread::available_parallelism()?.get() {
+        let session = greedy.session(&json!({}))?;
+        greedy.post(&format!("/v1/sessions/{session}/executions"), &endless)?.expect(202);
+        begun.push(session);
+    }
+    let until = |last: bool| -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(10);
+        while comes_last(&server, others)? != last {
+            ensure!(Instant::now() < end, "{last}: nothing changes");
+            ensure!(!comes_last(&server, own)?, "who takes little comes last");
+            modest.execute(&session, "python", "1")?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    };
+    until(true)?;
+    for session in begun {
+        greedy.close(&session)?;
+    }
+    until(false)?;
     server.stop()?;
     Ok(())
 }

@@ -252,6 +252,14 @@ impl Tree {
         CpuController::new(pool, self.v2()).set_shares(weight).map_err(limit_error)
     }
 
+    /// Lets a group run when no other group wants to (`cpu.idle`, Linux 5.15), or like all others again. Nothing depends on
+    /// it: where the group is gone, or the kernel knows no such thing, all groups are equals.
+    pub fn put_last(&self, group: GroupId, last: bool) {
+        let (Layout::V2 { root } | Layout::V1 { cpu: root, .. }) = &self.layout;
+        let idle = root.join(&self.parent).join(group.to_string()).join("cpu.idle");
+        let _equals = fs::write(idle, if last { "1" } else { "0" });
+    }
+
     /// Attaches a zygote to the pool.
     pub fn attach_zygote(&self, pid: Pid) -> Result<(), CgroupError> {
         self.all_roots().into_iter().try_for_each(|root| {

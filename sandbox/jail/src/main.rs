@@ -1,7 +1,7 @@
 //! `anchorhold-warden`: the privileged process that builds, watches and kills cells.
 
 use anchorhold_jail::warden::config::{Arguments, Config};
-use anchorhold_jail::warden::{doctor, instance_name, keeper};
+use anchorhold_jail::warden::{closer, doctor, instance_name, keeper};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +18,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// What the warden has closed elsewhere.
+    #[command(name = closer::VERB, hide = true)]
+    Close,
     /// Build a cell here and say which walls stand; exit status 1 when a required one does not.
     Doctor {
         /// As JSON.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match (cli.command, cli.serve) {
         (Some(Verb::Doctor { json, config }), _) => examine(json, config),
+        (Some(Verb::Close), _) => closer::run().map(|()| ExitCode::SUCCESS).map_err(Into::into),
         (None, Some(serve)) => run(serve),
         (None, None) => Err("nothing to do: see --help".into()),
     };

@@ -233,12 +233,12 @@ impl Warden {
         let room = self.config.warden.cells_max.saturating_sub(self.cells.len() + expected);
         let missing = (self.target(kind) + wanted).saturating_sub(born + expected);
         let most = match kind.class {
-            // More that start at once only keep each other waiting.
-            Class::Browser => {
+            // More that start at once only keep each other waiting, and everybody else.
+            Class::Browser | Class::Native => {
                 let starting = self.cells.values().filter(|c| c.kind == kind && c.state == State::Born);
                 self.starts_max.saturating_sub(starting.count())
             }
-            _ => BIRTHS_MAX,
+            Class::Wasm | Class::Files => BIRTHS_MAX,
         };
         for _ in 0..missing.min(room).min(most.saturating_sub(expected)) {
             if let Err(error) = self.order_cell(id, None) {

@@ -47,6 +47,19 @@ pub struct Taken {
     pub counters: Counters,
     /// CPU before it was taken, in microseconds.
     pub cpu_base_us: u64,
+    /// CPU at the last look, in microseconds; and whether it was more than at the one before.
+    pub seen_cpu_us: (u64, bool),
+}
+
+impl Taken {
+    /// CPU since the last look, in microseconds.
+    pub fn look(&mut self) -> u64 {
+        let (before, _) = self.seen_cpu_us;
+        // Where its group is gone nothing runs in it.
+        let now = self.counters.cpu_us().unwrap_or(before);
+        self.seen_cpu_us = (now, now > before);
+        now.saturating_sub(before)
+    }
 }
 
 /// Counts the time of a browser that is a session's.

@@ -1,12 +1,15 @@
 //! How cells and sessions end.
 
 use super::cell::{Cell, State, Taken};
+use super::closer::Closer;
+use super::session::Session;
 use super::watch::Source;
-use super::{RETRY_PAUSE_US, Timer, Warden, log};
+use super::{RETRY_PAUSE_US, Timer, Warden, WardenError, log, system};
 use crate::control::{Boottime, Cause, FromWarden, Refusal, Tombstone};
 use crate::counters::Reading;
 use crate::egress::Traffic;
 use crate::id::{CellId, ExecutionId, SessionId};
+use std::os::fd::AsFd;
 
 impl Warden {
     pub(super) fn arm(&mut self, id: CellId, deadline: Option<(Boottime, ExecutionId)>) {
@@ -17,6 +20,7 @@ impl Warden {
         if let Some((at, _)) = deadline {
             cell.deadline = deadline;
             self.timers.insert((at, Timer::Deadline(id)));
+            self.watch_precedence();
         }
     }
 
@@ -51,7 +55,10 @@ impl Warden {
             }
         }
         let traffic = cell.outlet.take().map(|outlet| self.outlets.close(outlet)).unwrap_or_default();
-        if let Some(taken) = cell.taken.take() {
+        if let Some(mut taken) = cell.taken.take() {
+            if let Some((group, _)) = cell.place {
+                self.precedence.add(group, taken.look());
+            }
             let tombstone = inscription(&cell, &taken, traffic);
             self.tombstones.insert(id, tombstone.clone());
             self.say(&FromWarden::CellEnded(tombstone), vec![]);
@@ -99,12 +106,38 @@ impl Warden {
 
     /// Gives back what an ending session owned, once its last cell is gone.
     pub(super) fn settle_session(&mut self, id: SessionId) {
-        if !self.sessions.get(&id).is_some_and(|s| s.ending.is_some() && s.cells.is_empty()) {
-            return;
+        let over = |session: &&mut Session| session.ending.is_some() && session.cells.is_empty();
+        let Some(session) = self.sessions.get_mut(&id).filter(over) else { return };
+        // The last descriptor of the mount.
+        let Some(root) = session.workspace.take() else { return };
+        if let Err(error) = self.closer.close(id, root) {
+            log(&format!("a workspace could not be given back by another process: {error}"));
+            self.session_is_gone(id);
         }
+    }
+
+    /// Workspaces are gone.
+    pub(super) fn hear_closer(&mut self) -> Result<(), WardenError> {
+        match self.closer.closed() {
+            Ok(session) => self.session_is_gone(session),
+            Err(error) => {
+                log(&format!("what closes workspaces has ended: {error}"));
+                self.watch.forget(Source::Closer);
+                self.closer = system("closer", Closer::start())?;
+                self.watch.add(self.closer.as_fd(), Source::Closer)?;
+                // What it had to close was closed with it.
+                let gone = self.sessions.values().filter(|session| session.workspace.is_none());
+                for session in gone.map(|session| session.id).collect::<Vec<_>>() {
+                    self.session_is_gone(session);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its files are gone: only now may its ids be used again.
+    fn session_is_gone(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
-        // The last descriptor of the mount: its files are gone after this, and only then may the ids be used again.
-        drop(session.workspace);
         if let Err(error) = self.tree.remove_session(session.group, id) {
             log(&format!("remove a session's cgroup: {error}"));
         }

@@ -9,6 +9,7 @@
 mod api;
 mod births;
 pub mod cell;
+pub mod closer;
 pub mod config;
 mod controller;
 pub mod doctor;
@@ -16,6 +17,7 @@ pub mod egress;
 mod endings;
 pub mod images;
 pub mod keeper;
+mod precedence;
 mod queue;
 mod session;
 mod standby;
@@ -29,10 +31,12 @@ use crate::control::{Boottime, Cause, Class, Digest, Take, Tombstone};
 use crate::egress::Traffic;
 use crate::id::{CellId, Id, SessionId};
 use cell::Cell;
+use closer::Closer;
 use config::Config;
 use controller::Controller;
 use egress::Outlets;
 use nix::errno::Errno;
+use precedence::Precedence;
 use queue::Queue;
 use session::Session;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -71,6 +75,7 @@ enum Timer {
     Refill,
     Removal(CellId),
     Egress,
+    Precedence,
 }
 
 struct Waiting {
@@ -109,6 +114,8 @@ pub struct Warden {
     courtesy: HashMap<Class, Boottime>,
     /// Browsers that start at once.
     starts_max: usize,
+    precedence: Precedence,
+    closer: Closer,
     life: u64,
     stopping: bool,
 }
@@ -143,6 +150,7 @@ impl Warden {
         let tree = Tree::create(layout, &config.cgroup(), config.memory_bytes(), config.warden.zygote_uid)?;
         let mut kinds = vec![Kind { class: Class::Files, image: None }];
         kinds.extend(images.iter().map(|i| Kind { class: i.image.class, image: Some(i.image.digest) }));
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let mut warden = Self {
             uids: Uids::new(config.warden.uid_base, config.warden.uid_count),
             images: images.into_iter().map(|i| (i.image.digest, i)).collect(),
@@ -163,7 +171,9 @@ impl Warden {
             outlets: Outlets::new(config.arguments.egress.clone()),
             timers: BTreeSet::new(),
             courtesy: HashMap::new(),
-            starts_max: 2 * std::thread::available_parallelism().map_or(1, usize::from),
+            starts_max: 2 * processors,
+            precedence: Precedence::new(processors),
+            closer: system("closer", Closer::start())?,
             stopping: false,
             config,
             tree,
@@ -174,6 +184,7 @@ impl Warden {
         system("subreaper", nix::sys::prctl::set_child_subreaper(true))?;
         warden.watch.add(warden.listener.as_fd(), Source::Listener)?;
         warden.watch.add(warden.signals.as_fd(), Source::Signals)?;
+        warden.watch.add(warden.closer.as_fd(), Source::Closer)?;
         let early: Vec<Kind> = warden.kinds.iter().copied().filter(|kind| warden.target(*kind) > 0).collect();
         for kind in early {
             warden.start_zygote(kind).map_err(|e| WardenError::Zygote(kind.class, e))?;
@@ -228,6 +239,7 @@ impl Warden {
                 Ok(())
             }
             Some(Source::Egress) => self.hear_egress(),
+            Some(Source::Closer) => self.hear_closer(),
         }
     }
 
@@ -255,6 +267,7 @@ impl Warden {
                     }
                 }
                 Timer::Egress => self.tend_outlets()?,
+                Timer::Precedence => self.look(now),
                 Timer::Orphans => {
                     for session in self.sessions.keys().copied().collect::<Vec<_>>() {
                         self.end_session(session, Cause::Orphaned);

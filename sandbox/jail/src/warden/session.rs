@@ -44,8 +44,8 @@ pub struct Session {
     pub network: Network,
     /// Where its native cells are born.
     pub home: Home,
-    /// The root of its workspace.
-    pub workspace: OwnedFd,
+    /// The root of its workspace; `None` when it is being given back.
+    pub workspace: Option<OwnedFd>,
     /// Its live cells.
     pub cells: HashSet<CellId>,
     /// When it ends by itself.

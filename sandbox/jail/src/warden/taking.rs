@@ -112,6 +112,10 @@ impl Warden {
                 Err(walls(error))
             }
             Ok(root) => {
+                if self.precedence.is_last(take.group) {
+                    // Its group may be a new one.
+                    self.tree.put_last(take.group, true);
+                }
                 let session = Session {
                     id: take.session,
                     group: take.group,
@@ -119,7 +123,7 @@ impl Warden {
                     uids,
                     network: take.network.clone(),
                     home: Home::None,
-                    workspace: root,
+                    workspace: Some(root),
                     cells: HashSet::new(),
                     expires_at: take.expires_at,
                     ending: None,
@@ -235,7 +239,8 @@ impl Warden {
             self.tree.admit(session.group, session.id, id, cell.pid()).map_err(|e| refuse("cgroup", &e))?;
         let counters = self.tree.counters(&group).map_err(|e| refuse("counters", &e))?;
         let cpu_base_us = counters.cpu_us().map_err(|e| refuse("counters", &e))?;
-        cell.taken = Some(Taken { session: session.id, counters, cpu_base_us });
+        cell.taken =
+            Some(Taken { session: session.id, counters, cpu_base_us, seen_cpu_us: (cpu_base_us, true) });
         if cell.kind.class == Class::Native && matches!(session.home, Home::None) {
             session.home = Home::Making(id);
         }
@@ -253,7 +258,8 @@ impl Warden {
         };
         let class = cell.kind.class;
         let until = since.plus_us(if class == Class::Native { START_WAIT_US } else { COMMIT_WAIT_US });
-        let (root, mounts) = (&session.workspace, "mounts of the workspace");
+        let root = session.workspace.as_ref().ok_or_else(|| Refusal::Session("it ended".into()))?;
+        let mounts = "mounts of the workspace";
         let (lent, mounts) = match (class, cell.uids) {
             (Class::Wasm | Class::Files, _) => (None, Vec::new()),
             (Class::Native, _) => (None, workspace::mounts(root).map_err(|e| refuse(mounts, &e))?),

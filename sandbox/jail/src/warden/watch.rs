@@ -25,6 +25,8 @@ pub enum Source {
     Ended(CellId),
     /// Egress speaks or is gone.
     Egress,
+    /// A workspace is closed, or what closes them is gone.
+    Closer,
 }
 
 /// See the module. A descriptor that is closed everywhere leaves by itself; [`Self::forget`] drops what it stood for.
