@@ -10,6 +10,7 @@ mod dynmods;
 pub mod egress;
 pub mod fault;
 pub mod hatch;
+mod huge;
 pub mod id;
 mod identity;
 pub mod lock;

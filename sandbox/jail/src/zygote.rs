@@ -239,6 +239,7 @@ impl Station {
     /// The same for a zygote whose copies are not what cells consist of, but are beside a pid 1 that becomes `first`, a
     /// program of ours: see [`crate::twin`].
     pub fn serve_copies(self, first: File, copies: &impl Copies) -> Result<(), ZygoteError> {
+        crate::huge::fold_memory();
         let mut nursery = Nursery::new(self.class, first.as_fd())
             .map_err(|errno| ZygoteError::Confine("stacks for what is born here", errno))?;
         self.attend(|birth, control| {
