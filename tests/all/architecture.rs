@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-tests!(dependencies_run_one_way, the_jail_is_small);
+tests!(dependencies_run_one_way, the_load_scripts_know_every_dependency, the_jail_is_small);
 
 /// Every package that `name` needs to be built, by cargo's own account.
 fn needs(name: &str) -> Result<BTreeSet<String>> {
@@ -72,6 +72,18 @@ fn dependencies_run_one_way(_: &Shared) -> Result<()> {
         assert!(found.is_empty(), "{package} needs {found:?}");
     }
     assert!(needs("anchorhold")?.contains("anchorhold-sandbox"));
+    Ok(())
+}
+
+/// The load scripts are a package of their own, with a lock file that nothing else reads: one that lacks what they need by
+/// way of ours would be seen only by who puts load on a server.
+fn the_load_scripts_know_every_dependency(_: &Shared) -> Result<()> {
+    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/load/Cargo.lock");
+    let lock = std::fs::read_to_string(lock)?;
+    let known: BTreeSet<&str> = lock.lines().filter_map(|line| line.strip_prefix("name = ")).collect();
+    let mut needed = needs("anchorhold-tests")?;
+    needed.retain(|name| !known.contains(format!("{name:?}").as_str()));
+    assert!(needed.is_empty(), "tests/load/Cargo.lock lacks {needed:?}");
     Ok(())
 }
 
