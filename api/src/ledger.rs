@@ -233,7 +233,7 @@ pub struct Report {
     pub cost_picos: Picos,
 }
 
-/// What an execution wrote.
+/// What an execution wrote. Its two texts are stored beside the rest of it when they are long.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Output {
     /// Standard output, as far as it was kept.

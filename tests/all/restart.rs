@@ -2,7 +2,7 @@
 
 use crate::Shared;
 use anchorhold_tests::{Client, Options, Server, host};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
@@ -18,6 +18,7 @@ tests!(
     a_killed_warden_takes_its_cells_and_comes_back,
     a_killed_keeper_ends_the_warden_in_order,
     a_killed_zygote_takes_no_cell,
+    what_closes_workspaces_may_be_killed,
     a_stopped_server_leaves_nothing,
     odd_files_in_its_directories_are_passed_over,
     a_ledger_that_is_none_is_refused,
@@ -411,6 +412,42 @@ fn a_ledger_that_is_none_is_refused(_: &Shared) -> Result<()> {
     std::fs::remove_dir_all(&ledger)?;
     std::fs::rename(&kept, &ledger)?;
     server.launch()?;
+    server.stop()?;
+    Ok(())
+}
+
+/// The process that waits in the warden's place until a workspace is gone, killed with one in hand: that session ends all the
+/// same, and so does the next.
+fn what_closes_workspaces_may_be_killed(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let warden = server.warden_pid().context("a warden")?;
+    let closer = || {
+        let mut all = host::processes("anchorhold-warden").into_iter();
+        all.find(|p| {
+            p.arguments.ends_with(" close ") && host::status(p.pid, "PPid") == Some(warden.to_string())
+        })
+    };
+    let first = closer().context("nothing closes workspaces")?.pid;
+    let pid = rustix::process::Pid::from_raw(first.cast_signed()).context("a process id")?;
+    let session = client.session(&json!({}))?;
+    client.execute(&session, "python", "open('/workspace/f', 'w').write('x' * 1000)")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+    let ending = std::thread::spawn({
+        let (client, session) = (client.clone(), session.clone());
+        move || client.close(&session)
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!ending.is_finished(), "its workspace was not waited for");
+    kill(first);
+    ending.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    let second = closer().context("it was not started again")?.pid;
+    assert_ne!(first, second);
+    let session = client.session(&json!({}))?;
+    let answer = client.execute(&session, "python", "6 * 7")?;
+    assert_eq!(answer["status"], "succeeded", "{answer}");
+    client.close(&session)?;
+    assert_eq!(server.warden_pid(), Some(warden));
     server.stop()?;
     Ok(())
 }

@@ -506,10 +506,11 @@ impl Ledger {
             .bind(closing.tenant.clone())
             .bind(closing.id.to_string())
             .bind(closing.ended_us)
-            .bind(stored(bytes as u64));
-        let values = [(); 2]
-            .iter()
-            .fold(values, |values, ()| values.bind(closing.tenant.clone()).bind(self.long_outputs_max));
+            .bind(stored(bytes as u64))
+            .bind(closing.tenant.clone())
+            .bind(self.long_outputs_max)
+            .bind(closing.tenant.clone())
+            .bind(self.long_outputs_max);
         if let Err(error) = self.writer.write(&KEEP_LONG_OUTPUT, values).await {
             tracing::warn!(%error, "a long output is not counted");
         }

@@ -47,18 +47,20 @@ pub struct Taken {
     pub counters: Counters,
     /// CPU before it was taken, in microseconds.
     pub cpu_base_us: u64,
-    /// CPU at the last look, in microseconds; and whether it was more than at the one before.
-    pub seen_cpu_us: (u64, bool),
+    /// CPU when [`Self::cpu_since_us`] was asked last, in microseconds.
+    pub seen_cpu_us: u64,
+    /// Whether it was more than the time before.
+    pub was_busy: bool,
 }
 
 impl Taken {
-    /// CPU since the last look, in microseconds.
-    pub fn look(&mut self) -> u64 {
-        let (before, _) = self.seen_cpu_us;
+    /// CPU since this was asked last, in microseconds.
+    pub fn cpu_since_us(&mut self) -> u64 {
         // Where its group is gone nothing runs in it.
-        let now = self.counters.cpu_us().unwrap_or(before);
-        self.seen_cpu_us = (now, now > before);
-        now.saturating_sub(before)
+        let now = self.counters.cpu_us().unwrap_or(self.seen_cpu_us);
+        let since = now.saturating_sub(std::mem::replace(&mut self.seen_cpu_us, now));
+        self.was_busy = since > 0;
+        since
     }
 }
 

@@ -57,7 +57,7 @@ impl Warden {
         let traffic = cell.outlet.take().map(|outlet| self.outlets.close(outlet)).unwrap_or_default();
         if let Some(mut taken) = cell.taken.take() {
             if let Some((group, _)) = cell.place {
-                self.precedence.add(group, taken.look());
+                self.precedence.add(group, taken.cpu_since_us());
             }
             let tombstone = inscription(&cell, &taken, traffic);
             self.tombstones.insert(id, tombstone.clone());

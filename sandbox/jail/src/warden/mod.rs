@@ -112,7 +112,7 @@ pub struct Warden {
     timers: BTreeSet<(Boottime, Timer)>,
     /// Until when a class's pools are not filled, if that can wait.
     courtesy: HashMap<Class, Boottime>,
-    /// Browsers that start at once.
+    /// Browsers, and native cells, that start at once.
     starts_max: usize,
     precedence: Precedence,
     closer: Closer,

@@ -104,9 +104,9 @@ impl Warden {
         for cell in self.cells.values_mut() {
             running |= cell.deadline.is_some();
             if let (Some((group, _)), Some(taken)) = (cell.place, &mut cell.taken)
-                && (at_all || cell.deadline.is_some() || taken.seen_cpu_us.1)
+                && (at_all || cell.deadline.is_some() || taken.was_busy)
             {
-                self.precedence.add(group, taken.look());
+                self.precedence.add(group, taken.cpu_since_us());
             }
         }
         for (group, last) in self.precedence.look(now) {

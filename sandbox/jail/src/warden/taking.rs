@@ -239,8 +239,8 @@ impl Warden {
             self.tree.admit(session.group, session.id, id, cell.pid()).map_err(|e| refuse("cgroup", &e))?;
         let counters = self.tree.counters(&group).map_err(|e| refuse("counters", &e))?;
         let cpu_base_us = counters.cpu_us().map_err(|e| refuse("counters", &e))?;
-        cell.taken =
-            Some(Taken { session: session.id, counters, cpu_base_us, seen_cpu_us: (cpu_base_us, true) });
+        let (session_id, seen_cpu_us) = (session.id, cpu_base_us);
+        cell.taken = Some(Taken { session: session_id, counters, cpu_base_us, seen_cpu_us, was_busy: true });
         if cell.kind.class == Class::Native && matches!(session.home, Home::None) {
             session.home = Home::Making(id);
         }
