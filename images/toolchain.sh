@@ -133,6 +133,7 @@ EOT
 # `interrupt` in the middle of `execute` and must move it to a free part first (see README.md).
 # std is built for SIMD too: memchr, hashing and copying in the guests gain, and every host has it. It is built without
 # its features: a guest neither unwinds nor reads debug information.
+# Macros and build scripts run once: what profiles say of a crate by its name is meant for the guest.
 write_env() {
     flags="-C link-self-contained=no -C linker-flavor=wasm-ld -C target-feature=+simd128"
     for arg in "-L$dir/sysroot" "$dir/sysroot/crt1-reactor.o" -lc -lzigc -lcompiler_rt \
@@ -145,6 +146,8 @@ unset RUSTUP_TOOLCHAIN RUSTUP_HOME RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER RUSTFLA
 export GUEST_TOOLCHAIN='$key'
 export CARGO='$cargo' RUSTC='$rustc' RUSTDOC='$rustdoc' RUSTC_BOOTSTRAP=1
 export CARGO_BUILD_TARGET=wasm32-wasip1 CARGO_UNSTABLE_BUILD_STD=std,panic_abort CARGO_UNSTABLE_BUILD_STD_FEATURES=
+export CARGO_UNSTABLE_TARGET_APPLIES_TO_HOST=true CARGO_UNSTABLE_HOST_CONFIG=true
+export CARGO_TARGET_APPLIES_TO_HOST=false CARGO_HOST_RUSTFLAGS='-C opt-level=0'
 export CARGO_TARGET_WASM32_WASIP1_LINKER='$dir/bin/guest-ld'
 export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS='$flags'
 export CC_wasm32_wasip1='$dir/bin/guest-cc' AR_wasm32_wasip1='$dir/bin/guest-ar'

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use wasmtime::{Engine, Instance, Linker, Module, OptLevel, Store as WasmStore, Val};
+use wasmtime::{Engine, Instance, Linker, Module, OptLevel, RegallocAlgorithm, Store as WasmStore, Val};
 use wasmtime_wasi::p1;
 use wasmtime_wizer::{InstanceState, SnapshotVal, ValType, Wizer};
 
@@ -115,7 +115,9 @@ pub fn run_script(recipe: &Recipe, out: &Path) -> Result<()> {
 /// if there is one, as `/tmp/boot`.
 fn snapshot(recipe: &Recipe, wasm: &[u8]) -> Result<Vec<u8>> {
     // Native code that runs once is compiled fast rather than well.
-    let engine = Engine::new(engine::config().cranelift_opt_level(OptLevel::None))?;
+    let mut fast = engine::config();
+    fast.cranelift_opt_level(OptLevel::None).cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass);
+    let engine = Engine::new(&fast)?;
     let mut linker = Linker::new(&engine);
     p1::add_to_linker_sync(&mut linker, |context: &mut guest::Context| &mut context.wasi)?;
     guest::add_emit(&mut linker)?;
