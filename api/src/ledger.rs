@@ -15,6 +15,7 @@
 //! record without an execution, take the rest. So the records of a cell add up to its final counters, whatever crashed
 //! in between.
 
+mod outputs;
 mod pack;
 mod read;
 mod schema;
@@ -40,10 +41,12 @@ use anchorhold_sandbox::{
 use serde::{Deserialize, Serialize};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections that only read.
@@ -304,7 +307,7 @@ pub struct Closing {
     /// Numbers and flags.
     pub report: Report,
     /// What it wrote.
-    pub output: Output,
+    pub output: Arc<Output>,
     /// What of its cost is for its bytes, which have a record of their own.
     pub egress_picos: Picos,
     /// By which prices its cost was reckoned.
@@ -422,43 +425,28 @@ pub enum FilesMade {
 pub struct Ledger {
     writer: write::Writer,
     readers: SqlitePool,
-    long_outputs_max: i64,
+    outputs: outputs::Outputs,
 }
 
 impl Ledger {
-    /// Opens (and where needed makes or migrates) the database in this directory. Needs a tokio runtime.
+    /// Opens (and where needed makes or migrates) the databases in this directory. Needs a tokio runtime.
     pub async fn open(directory: &Path, sync: LedgerSync) -> Result<Self, LedgerError> {
-        let options = SqliteConnectOptions::new()
-            .filename(directory.join("ledger.sqlite"))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(match sync {
-                // What was written to the log survives the process; only a checkpoint waits for the disk.
-                LedgerSync::Process => SqliteSynchronous::Normal,
-                LedgerSync::Power => SqliteSynchronous::Full,
-            })
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("cache_size", "-65536")
-            .pragma("temp_store", "memory")
-            // A commit must not stop for a checkpoint; a connection of its own does that.
-            .pragma("wal_autocheckpoint", "0")
-            .disable_statement_logging();
+        let options = options(&directory.join("ledger.sqlite"), sync);
         let mut connection = options.connect().await?;
         schema::migrator().run(&mut connection).await?;
-        let checkpointer = options.connect().await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .test_before_acquire(false)
-            .connect_with(options.read_only(true).pragma("cache_size", "-8192"))
-            .await?;
-        let writer = write::Writer::start(connection, checkpointer);
-        Ok(Self { writer, readers, long_outputs_max: i64::MAX })
+        let (writer, readers) = database(connection, options).await?;
+        let options = self::options(&directory.join("outputs.sqlite"), sync);
+        let mut connection = options.connect().await?;
+        outputs::Outputs::prepare(&mut connection).await?;
+        let (outputs_writer, outputs_readers) = database(connection, options).await?;
+        Ok(Self { writer, readers, outputs: outputs::Outputs::new(outputs_writer, outputs_readers) })
     }
 
     /// Of a tenant's long outputs so many bytes are kept, as they are stored: the newest.
     #[must_use]
-    pub fn with_long_outputs_max(self, bytes: u64) -> Self {
-        Self { long_outputs_max: stored(bytes), ..self }
+    pub fn with_long_outputs_max(mut self, bytes: u64) -> Self {
+        self.outputs.tenant_max = stored(bytes);
+        self
     }
 
     /// How many writes succeeded since it was opened, and how many failed.
@@ -470,7 +458,41 @@ impl Ledger {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+        self.outputs.close().await;
     }
+}
+
+/// How a database is opened, which is made if need be.
+fn options(path: &Path, sync: LedgerSync) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(match sync {
+            // What was written to the log survives the process; only a checkpoint waits for the disk.
+            LedgerSync::Process => SqliteSynchronous::Normal,
+            LedgerSync::Power => SqliteSynchronous::Full,
+        })
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("cache_size", "-65536")
+        .pragma("temp_store", "memory")
+        // A commit must not stop for a checkpoint; a connection of its own does that.
+        .pragma("wal_autocheckpoint", "0")
+        .disable_statement_logging()
+}
+
+/// Who writes to a database, by this connection, and who reads.
+async fn database(
+    connection: SqliteConnection,
+    options: SqliteConnectOptions,
+) -> Result<(write::Writer, SqlitePool), LedgerError> {
+    let checkpointer = options.connect().await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .test_before_acquire(false)
+        .connect_with(options.read_only(true).pragma("cache_size", "-8192"))
+        .await?;
+    Ok((write::Writer::start(connection, checkpointer), readers))
 }
 
 /// Numbers are stored as SQLite has them; nothing that is counted here comes near the end of them.

@@ -7,6 +7,7 @@
 //!
 //! The first line is single-threaded. Nothing privileged is opened after it.
 
+use crate::aside;
 use crate::audit::Audit;
 use crate::config::{Config, Secret};
 use crate::http;
@@ -256,6 +257,7 @@ fn lock(directory: &Path) -> anyhow::Result<File> {
 }
 
 async fn run(config: Config, ready: Ready) -> anyhow::Result<()> {
+    aside::start();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let directory = config.data_dir.join("ledger");

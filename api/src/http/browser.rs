@@ -106,7 +106,8 @@ pub(super) async fn act(
     let form = Form::of(&headers, &request);
     let row = door.service.execute(&tenant, session, request, key, form.awaited()).await?;
     if form == Form::Whole {
-        return Ok(about(format!("exe_{}", row.id), aside(row.size(), || ok(&ActionsBody::new(&row)))));
+        let subject = format!("exe_{}", row.id);
+        return Ok(about(subject, aside(row.size(), move || ok(&ActionsBody::new(&row))).await));
     }
     form.answer(&door, &tenant, row).await
 }

@@ -216,18 +216,19 @@ impl AsRef<str> for Printed {
     }
 }
 
-fn answer(row: impl Into<Arc<ExecutionRow>>) -> Response {
+async fn answer(row: impl Into<Arc<ExecutionRow>>) -> Response {
     let row = row.into();
-    let body = ExecutionBody::new(&row);
-    let response = if row.size() < LONG_BYTES {
-        ok(&body)
-    } else {
+    let subject = format!("exe_{}", row.id);
+    if row.size() < LONG_BYTES {
+        return about(subject, ok(&ExecutionBody::new(&row)));
+    }
+    let long = move || {
         let stdout = Printed(row.clone(), |output| &output.stdout);
         let stderr = Printed(row.clone(), |output| &output.stderr);
-        let rest = ExecutionBody { stdout: None, stderr: None, ..body };
-        aside(row.size(), || long::ok(&rest, [("stdout", stdout), ("stderr", stderr)]))
+        let rest = ExecutionBody { stdout: None, stderr: None, ..ExecutionBody::new(&row) };
+        long::ok(&rest, [("stdout", stdout), ("stderr", stderr)])
     };
-    about(format!("exe_{}", row.id), response)
+    about(subject, aside(LONG_BYTES, long).await)
 }
 
 /// The forms of an answer to who runs something.
@@ -265,7 +266,7 @@ impl Form {
     ) -> Result<Response, Problem> {
         let (session, id) = (row.session, row.id);
         let response = match self {
-            Self::Whole => return Ok(answer(row)),
+            Self::Whole => return Ok(answer(row).await),
             Self::Begun => json(StatusCode::ACCEPTED, &ExecutionBody::new(&row)),
             Self::Stream(on_disconnect) => {
                 let cancel = on_disconnect == OnDisconnect::Cancel;
@@ -545,7 +546,7 @@ pub(super) async fn show(
     ExecutionAt(id): ExecutionAt,
 ) -> Result<Response, Problem> {
     match id {
-        Some(id) => Ok(answer(door.service.execution(&tenant, session, id).await?)),
+        Some(id) => Ok(answer(door.service.execution(&tenant, session, id).await?).await),
         None => Err(not_found(&door, &tenant, session).await),
     }
 }
@@ -565,7 +566,7 @@ pub(super) async fn cancel(
     ExecutionAt(id): ExecutionAt,
 ) -> Result<Response, Problem> {
     match id {
-        Some(id) => Ok(answer(door.service.cancel(&tenant, session, id).await?)),
+        Some(id) => Ok(answer(door.service.cancel(&tenant, session, id).await?).await),
         None => Err(not_found(&door, &tenant, session).await),
     }
 }
@@ -607,7 +608,7 @@ pub(super) async fn signal(
     if signal == Signal::Kill {
         door.service.kill(&tenant, session, id).await?;
     }
-    Ok(answer(door.service.cancel(&tenant, session, id).await?))
+    Ok(answer(door.service.cancel(&tenant, session, id).await?).await)
 }
 
 /// Send input to an execution

@@ -1,17 +1,15 @@
 //! Answers with long texts, which are written bit by bit, as their reader takes them.
 //!
 //! A guest wrote them: sixteen million NULs are a hundred megabytes of JSON. So no more of that than a bit is made at a
-//! time, and after each of them the thread's other tasks have their turn.
+//! time, and by a thread that gives way to all others.
 
-use crate::aside::{LONG_BYTES, aside};
+use crate::aside;
+use crate::aside::LONG_BYTES;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream;
 use serde::Serialize;
-use std::convert::Infallible;
 use std::iter::once;
 
 /// How much of a text is made into JSON at a time, in bytes; that is at most six times as long.
@@ -24,13 +22,7 @@ pub(super) fn ok<const N: usize>(
     rest: &impl Serialize,
     texts: [(&'static str, impl AsRef<str> + Send + 'static); N],
 ) -> Response {
-    super::json_with(StatusCode::OK, rest, |rest| {
-        let bits = stream::iter(bits(rest, texts)).then(|bit| async {
-            tokio::task::yield_now().await;
-            Ok::<_, Infallible>(bit)
-        });
-        Body::from_stream(bits)
-    })
+    super::json_with(StatusCode::OK, rest, |rest| Body::from_stream(aside::bits(bits(rest, texts))))
 }
 
 fn bits<const N: usize>(
@@ -57,7 +49,7 @@ fn escaped(text: impl AsRef<str>) -> impl Iterator<Item = Bytes> {
         let piece = text.get(at..end).filter(|piece| !piece.is_empty())?;
         at = end;
         // A text can always be written.
-        let quoted = Bytes::from(aside(piece.len(), || serde_json::to_vec(piece)).ok()?);
+        let quoted = Bytes::from(serde_json::to_vec(piece).ok()?);
         Some(quoted.slice(1..quoted.len() - 1))
     })
 }

@@ -1,20 +1,15 @@
 //! How what an execution wrote is stored: as JSON, and when it is long, its two texts as they are behind the JSON of the
-//! rest, all of it compressed, by a library without `unsafe`: guests wrote it.
-//!
-//! A program that floods its output would else make everybody wait: sixteen million NULs are a hundred megabytes of JSON, and
-//! one write goes after the other.
+//! rest, all of it compressed, by a library without `unsafe`: guests wrote it. Sixteen million NULs are a hundred megabytes
+//! of JSON.
 
 use super::{ExecutionRow, GuestError, LedgerError, Output, ReturnedFile, Rich};
 use crate::aside::{LONG_BYTES, aside};
 use anchorhold_sandbox::Piece;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use lz4_flex::frame::{FrameDecoder, FrameEncoder};
 use serde::Serialize;
 use std::io::{Read, Write as _};
+use std::sync::Arc;
 
-/// JSON begins with a brace.
-const PACKED: &str = "lz4:";
 /// What is read back is ours; damaged, it may say anything.
 const PART_BYTES_MAX: u64 = 1 << 30;
 
@@ -44,13 +39,22 @@ impl ExecutionRow {
 }
 
 /// As it is stored.
-pub(super) fn pack(output: &Output) -> Result<String, LedgerError> {
+#[derive(Debug)]
+pub(super) enum Packed {
+    /// JSON.
+    Short(String),
+    /// Both texts behind the rest.
+    Long(Vec<u8>),
+}
+
+pub(super) async fn pack(output: &Arc<Output>) -> Result<Packed, LedgerError> {
     let size = output.size();
     if size < LONG_BYTES {
-        return Ok(serde_json::to_string(output)?);
+        return Ok(Packed::Short(serde_json::to_string(&**output)?));
     }
-    let Output { stdout, stderr, results, error, files, pieces } = output;
-    let packed = aside(size, || -> std::io::Result<Vec<u8>> {
+    let output = Arc::clone(output);
+    let packed = aside(size, move || -> std::io::Result<Vec<u8>> {
+        let Output { stdout, stderr, results, error, files, pieces } = &*output;
         let rest = serde_json::to_vec(&Rest { results, error, files, pieces })?;
         let mut writer = FrameEncoder::new(Vec::new());
         for part in [&rest, stdout.as_bytes(), stderr.as_bytes()] {
@@ -59,24 +63,19 @@ pub(super) fn pack(output: &Output) -> Result<String, LedgerError> {
         }
         Ok(writer.finish()?)
     });
-    let packed = packed.map_err(|_| LedgerError::Stored("output"))?;
-    Ok(PACKED.to_owned() + &STANDARD.encode(packed))
+    packed.await.map(Packed::Long).map_err(|_| LedgerError::Stored("output"))
 }
 
-/// What was stored.
-pub(super) fn unpack(text: &str) -> Result<Output, LedgerError> {
-    let unreadable = || LedgerError::Stored("output");
-    let read = || match text.strip_prefix(PACKED) {
-        None => serde_json::from_str(text).ok(),
-        Some(packed) => {
-            let packed = STANDARD.decode(packed).ok()?;
-            let mut reader = FrameDecoder::new(&packed[..]);
-            let rest: Output = serde_json::from_slice(&part(&mut reader)?).ok()?;
-            let mut text = || String::from_utf8(part(&mut reader)?).ok();
-            Some(Output { stdout: text()?, stderr: text()?, ..rest })
-        }
+/// What was stored and long.
+pub(super) async fn unpack(packed: Vec<u8>) -> Result<Output, LedgerError> {
+    let read = move || {
+        let mut reader = FrameDecoder::new(&packed[..]);
+        let rest: Output = serde_json::from_slice(&part(&mut reader)?).ok()?;
+        let mut text = || String::from_utf8(part(&mut reader)?).ok();
+        Some(Output { stdout: text()?, stderr: text()?, ..rest })
     };
-    aside(text.len(), read).ok_or_else(unreadable)
+    // It may be much longer than it is here.
+    aside(LONG_BYTES, read).await.ok_or(LedgerError::Stored("output"))
 }
 
 /// The next part, behind its length.
@@ -94,28 +93,38 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
     proptest! {
         #[test]
         fn what_is_stored_comes_back(text in ".{0,2000}", times in 1usize..200) {
-            let output = Output { stdout: text.repeat(times), stderr: text, ..Output::default() };
-            let stored = pack(&output).unwrap();
-            prop_assert_eq!(stored.starts_with(PACKED), output.size() >= LONG_BYTES);
-            prop_assert_eq!(unpack(&stored).unwrap(), output);
+            let output = Arc::new(Output { stdout: text.repeat(times), stderr: text, ..Output::default() });
+            let stored = wait(pack(&output)).unwrap();
+            prop_assert_eq!(matches!(stored, Packed::Long(_)), output.size() >= LONG_BYTES);
+            let read = match stored {
+                Packed::Short(json) => serde_json::from_str(&json).unwrap(),
+                Packed::Long(packed) => wait(unpack(packed)).unwrap(),
+            };
+            prop_assert_eq!(read, (*output).clone());
         }
     }
 
     #[test]
     fn a_flood_is_stored_small() {
-        let output = Output { stdout: "\0".repeat(16 << 20), ..Output::default() };
-        let stored = pack(&output).unwrap();
-        assert!(stored.len() < 1 << 20, "{} bytes", stored.len());
-        assert_eq!(unpack(&stored).unwrap(), output);
+        let output = Arc::new(Output { stdout: "\0".repeat(16 << 20), ..Output::default() });
+        let Packed::Long(packed) = wait(pack(&output)).unwrap() else { panic!("it is long") };
+        assert!(packed.len() < 1 << 20, "{} bytes", packed.len());
+        assert_eq!(wait(unpack(packed)).unwrap(), *output);
     }
 
     #[test]
     fn damage_is_told() {
-        for text in ["", "lz4:", "lz4:AAAA", "lz4:*", "{", "[]"] {
-            assert!(unpack(text).is_err(), "{text}");
+        let output = Arc::new(Output { stdout: "x".repeat(LONG_BYTES), ..Output::default() });
+        let Packed::Long(packed) = wait(pack(&output)).unwrap() else { panic!("it is long") };
+        for length in [0, 1, 4, 20, packed.len() / 2, packed.len() - 5] {
+            assert!(wait(unpack(packed[..length].to_vec())).is_err(), "{length}");
         }
     }
 }

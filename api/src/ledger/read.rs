@@ -1,6 +1,6 @@
 //! Questions to the ledger.
 
-use super::pack::unpack;
+use super::write::LONG;
 use super::{
     ExecutionRow, Ledger, LedgerError, Once, Place, Record, Remembered, SessionRow, Subject, Totals, counted,
 };
@@ -166,13 +166,23 @@ impl Ledger {
         session: SessionId,
         id: ExecutionId,
     ) -> Result<Option<ExecutionRow>, LedgerError> {
-        sqlx::query(select_executions!("WHERE id = ? AND session_id = ?"))
+        let row = sqlx::query(select_executions!("WHERE id = ? AND session_id = ?"))
             .bind(id.to_string())
             .bind(session.to_string())
             .fetch_optional(&self.readers)
-            .await?
-            .map(|row| execution(&row))
-            .transpose()
+            .await?;
+        self.whole(row).await
+    }
+
+    /// An execution with what it wrote.
+    async fn whole(&self, row: Option<SqliteRow>) -> Result<Option<ExecutionRow>, LedgerError> {
+        let Some(row) = row else { return Ok(None) };
+        let execution = execution(&row)?;
+        let output = match row.try_get::<Option<&str>, _>("output")? {
+            Some(LONG) => self.outputs.read(execution.id).await?,
+            _ => json(&row, "output")?,
+        };
+        Ok(Some(ExecutionRow { output, ..execution }))
     }
 
     /// Executions of this session, without what they wrote.
@@ -183,7 +193,7 @@ impl Ledger {
         limit: u32,
     ) -> Result<Page<ExecutionRow>, LedgerError> {
         let rows = sqlx::query(
-            "SELECT seq, id, session_id, status, created_us, ended_us, place, report, NULL AS output \
+            "SELECT seq, id, session_id, status, created_us, ended_us, place, report \
              FROM executions WHERE session_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
         )
         .bind(session.to_string())
@@ -196,12 +206,11 @@ impl Ledger {
 
     /// The execution of a run, whose session the caller was never told apart from it.
     pub async fn execution_anywhere(&self, id: ExecutionId) -> Result<Option<ExecutionRow>, LedgerError> {
-        sqlx::query(select_executions!("WHERE id = ?"))
+        let row = sqlx::query(select_executions!("WHERE id = ?"))
             .bind(id.to_string())
             .fetch_optional(&self.readers)
-            .await?
-            .map(|row| execution(&row))
-            .transpose()
+            .await?;
+        self.whole(row).await
     }
 
     /// Executions of a session that were opened and not closed.
@@ -388,6 +397,7 @@ fn session(row: &SqliteRow) -> Result<SessionRow, LedgerError> {
     })
 }
 
+/// Without what it wrote.
 fn execution(row: &SqliteRow) -> Result<ExecutionRow, LedgerError> {
     Ok(ExecutionRow {
         id: parsed(row, "id")?,
@@ -397,7 +407,7 @@ fn execution(row: &SqliteRow) -> Result<ExecutionRow, LedgerError> {
         ended_us: row.try_get("ended_us")?,
         place: required(row, "place")?,
         report: json(row, "report")?,
-        output: row.try_get::<Option<&str>, _>("output")?.map(unpack).transpose()?,
+        output: None,
     })
 }
 

@@ -3,7 +3,7 @@
 use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-const STEPS: [(&str, &str); 7] = [
+const STEPS: [(&str, &str); 8] = [
     ("ledger", include_str!("../../migrations/0001_ledger.sql")),
     ("tenants", include_str!("../../migrations/0002_tenants.sql")),
     ("contexts", include_str!("../../migrations/0003_contexts.sql")),
@@ -11,6 +11,7 @@ const STEPS: [(&str, &str); 7] = [
     ("browsers", include_str!("../../migrations/0005_browsers.sql")),
     ("quotas", include_str!("../../migrations/0006_quotas.sql")),
     ("long outputs", include_str!("../../migrations/0007_long_outputs.sql")),
+    ("outputs apart", include_str!("../../migrations/0008_outputs_apart.sql")),
 ];
 
 /// Leads a database to the schema of this version. What `sqlx::migrate!` makes, without its macros: those compile

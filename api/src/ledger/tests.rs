@@ -83,7 +83,7 @@ fn closing(new: &NewExecution, cell: Option<(CellId, Accounted)>, count: u64) ->
             cost_picos: plan.cost(Used { cpu_us: count, ..Used::default() }) + egress_picos,
             ..Report::default()
         },
-        output: Output { stdout: "2\n".into(), ..Output::default() },
+        output: Output { stdout: "2\n".into(), ..Output::default() }.into(),
         egress_picos,
         price_version: "t".into(),
         taking: None,
@@ -202,7 +202,7 @@ async fn of_long_outputs_the_newest_are_kept() {
             char::from(b' ' + u8::try_from((seed >> 33) % 90).unwrap())
         };
         let output = Output { stdout: (0..length).map(letter).collect(), ..Output::default() };
-        let closing = Closing { tenant: tenant.into(), output, ..closing(&new, None, 0) };
+        let closing = Closing { tenant: tenant.into(), output: output.into(), ..closing(&new, None, 0) };
         ledger.close_execution(&closing).await.unwrap();
         ledger.close_execution(&closing).await.unwrap();
         ids.push(new.id);
@@ -215,6 +215,28 @@ async fn of_long_outputs_the_newest_are_kept() {
     ledger.close().await;
 }
 
+/// What is billed does not depend on what is kept.
+#[tokio::test]
+async fn an_execution_is_closed_although_its_long_output_cannot_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
+    let row = session_row();
+    ledger.open_session(&row, None).await.unwrap();
+    let new = new_execution(row.id);
+    ledger.open_execution(&new, None).await.unwrap();
+    let output = Output { stdout: "x".repeat(100_000), ..Output::default() };
+    let closing = Closing { output: output.into(), ..closing(&new, cell(CellId::random(), 7), 7) };
+    let mut outputs = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("outputs.sqlite"));
+    outputs = outputs.busy_timeout(Duration::ZERO);
+    let mut other = outputs.connect().await.unwrap();
+    sqlx::raw_sql("DROP TABLE outputs").execute(&mut other).await.unwrap();
+    ledger.close_execution(&closing).await.unwrap();
+    let read = ledger.execution(row.id, new.id).await.unwrap().unwrap();
+    assert_eq!((read.status, read.output), (closing.status, None));
+    assert_eq!(ledger.records(row.id, None, 10).await.unwrap().items.len(), 1);
+    ledger.close().await;
+}
+
 #[tokio::test]
 async fn old_things_go_and_what_is_kept_stays() {
     let dir = tempfile::tempdir().unwrap();
@@ -222,7 +244,10 @@ async fn old_things_go_and_what_is_kept_stays() {
     let row = session_row();
     let new = new_execution(row.id);
     ledger.open_run(&row, &new, Some(&once("done"))).await.unwrap();
-    ledger.close_execution(&closing(&new, cell(CellId::random(), 7), 7)).await.unwrap();
+    let output = Output { stdout: "x".repeat(100_000), ..Output::default() };
+    let done = Closing { output: output.into(), ..closing(&new, cell(CellId::random(), 7), 7) };
+    ledger.close_execution(&done).await.unwrap();
+    assert_eq!(ledger.execution(row.id, new.id).await.unwrap().unwrap().output.as_ref(), Some(&*done.output));
     let gone = new_execution(row.id);
     ledger.open_execution(&gone, Some(&once("lost"))).await.unwrap();
     let lost = Closing { status: ExecutionStatus::Lost, ..closing(&gone, None, 0) };
@@ -232,6 +257,7 @@ async fn old_things_go_and_what_is_kept_stays() {
     ledger.sweep(100, 0).await.unwrap();
     let read = ledger.execution(row.id, new.id).await.unwrap().unwrap();
     assert!(read.output.is_none() && read.report.is_some());
+    assert!(ledger.outputs.read(new.id).await.unwrap().is_none());
     assert!(ledger.remembered(&once("done")).await.unwrap().is_none());
     // … but what was lost stays lost.
     assert!(ledger.remembered(&once("lost")).await.unwrap().is_some());

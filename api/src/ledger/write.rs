@@ -1,10 +1,9 @@
 //! The one writer. Whatever waits while a transaction is under way goes into the next one together.
 
-use super::pack::pack;
+use super::pack::{Packed, pack};
 use super::{
     Closing, FilesMade, Ledger, LedgerError, Made, NewExecution, Once, Place, Report, SessionRow, stored,
 };
-use crate::aside::LONG_BYTES;
 use crate::price::{Plan, Used};
 use crate::service::{Defaults, derived_id};
 use crate::words::{CloseReason, ExecutionStatus, RecordKind};
@@ -28,8 +27,10 @@ const WAITING_MAX: usize = 4096;
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// A log of more pages (64 MiB) is emptied although that stops the writer for a moment.
 const LOG_PAGES_MAX: i64 = 16 * 1024;
+/// In the place of an output that is among the long ones.
+pub(super) const LONG: &str = "long";
 /// Rows that one step of clearing old things removes.
-const SWEEP_ROWS: i64 = 500;
+pub(super) const SWEEP_ROWS: i64 = 500;
 
 /// A write: its statements alone, and as a whole transaction. `?` takes the parameters in order through all
 /// statements; `?1` names one, but then a statement must use every number up to its highest.
@@ -129,14 +130,6 @@ static CLOSE_WITHOUT_RECORD: Sql = sql!(
     "UPDATE executions SET status = ?, ended_us = ?, report = ?, output = ? WHERE id = ? AND ended_us IS NULL"
 );
 
-static KEEP_LONG_OUTPUT: Sql = sql!(
-    "INSERT OR IGNORE INTO long_outputs (tenant, execution_id, ended_us, bytes) VALUES (?, ?, ?, ?)",
-    "UPDATE executions SET output = NULL WHERE id IN (SELECT execution_id FROM (SELECT execution_id, \
-     sum(bytes) OVER (ORDER BY seq DESC) AS kept FROM long_outputs WHERE tenant = ?) WHERE kept > ?)",
-    "DELETE FROM long_outputs WHERE seq IN (SELECT seq FROM (SELECT seq, \
-     sum(bytes) OVER (ORDER BY seq DESC) AS kept FROM long_outputs WHERE tenant = ?) WHERE kept > ?)",
-);
-
 static SETTLE_CELL: Sql = sql!(
     record!("?, ?, ?, ?, NULL, ?, ?, ?, 0, ?, 0, 0, ?, ?, ?, ?, ? WHERE ? > 0"),
     record!("?, ?, ?, 'egress', NULL, ?, ?, ?, 0, 0, 0, ?, ?, ?, ?, 0, 0 WHERE ? > 0"),
@@ -175,7 +168,6 @@ macro_rules! of_old_sessions {
 static SWEEP: Sql = sql!(
     "UPDATE executions SET output = NULL WHERE seq IN \
      (SELECT seq FROM executions WHERE output IS NOT NULL AND ended_us < ? LIMIT ?)",
-    "DELETE FROM long_outputs WHERE ended_us < ?",
     // What answers `lost` answers so for as long as its execution is kept.
     "DELETE FROM remembered WHERE subject IN (SELECT r.subject FROM remembered r \
      LEFT JOIN executions e ON e.id = r.subject \
@@ -442,8 +434,10 @@ impl Ledger {
     pub async fn close_execution(&self, closing: &Closing) -> Result<(), LedgerError> {
         let id = closing.id.to_string();
         let report = serde_json::to_string(&closing.report)?;
-        let output = pack(&closing.output)?;
-        let bytes = output.len();
+        let output = match pack(&closing.output).await? {
+            Packed::Short(json) => Some(json),
+            Packed::Long(packed) => self.outputs.keep(closing, packed).await.then(|| LONG.to_owned()),
+        };
         let Some((cell, accounted)) = closing.cell.filter(|_| closing.status != ExecutionStatus::Lost) else {
             let values = Binder::default()
                 .bind(closing.status.as_str())
@@ -451,9 +445,7 @@ impl Ledger {
                 .bind(report)
                 .bind(output)
                 .bind(id);
-            self.writer.write(&CLOSE_WITHOUT_RECORD, values).await?;
-            self.keep_output(closing, bytes).await;
-            return Ok(());
+            return self.writer.write(&CLOSE_WITHOUT_RECORD, values).await;
         };
         let place = serde_json::to_string(&closing.place)?;
         let Report { wall_us, cpu_us, memory_mib_ms, egress_bytes, .. } = closing.report;
@@ -491,29 +483,7 @@ impl Ledger {
             .bind(closing.price_version.clone())
             .bind(closing.egress_picos)
             .bind(stored(egress_bytes));
-        self.writer.write(&CLOSE_EXECUTION, values).await?;
-        self.keep_output(closing, bytes).await;
-        Ok(())
-    }
-
-    /// Counts a long output, and drops older ones of its tenant that there is no room for any more. What is not counted for
-    /// want of space is dropped with its age.
-    async fn keep_output(&self, closing: &Closing, bytes: usize) {
-        if bytes < LONG_BYTES {
-            return;
-        }
-        let values = Binder::default()
-            .bind(closing.tenant.clone())
-            .bind(closing.id.to_string())
-            .bind(closing.ended_us)
-            .bind(stored(bytes as u64))
-            .bind(closing.tenant.clone())
-            .bind(self.long_outputs_max)
-            .bind(closing.tenant.clone())
-            .bind(self.long_outputs_max);
-        if let Err(error) = self.writer.write(&KEEP_LONG_OUTPUT, values).await {
-            tracing::warn!(%error, "a long output is not counted");
-        }
+        self.writer.write(&CLOSE_EXECUTION, values).await
     }
 
     /// A cell ended: the rest of its counters is recorded, and never again. To be called when every execution that may
@@ -675,13 +645,13 @@ impl Ledger {
             .bind(output_us)
             .bind(SWEEP_ROWS)
             .bind(output_us)
-            .bind(output_us)
             .bind(SWEEP_ROWS)
             .bind(session_us);
         for _table in 0..4 {
             values = values.bind(session_us).bind(SWEEP_ROWS);
         }
-        self.writer.write(&SWEEP, values).await
+        self.writer.write(&SWEEP, values).await?;
+        self.outputs.sweep(output_us).await
     }
 }
 

@@ -7,6 +7,7 @@ use crate::price::Used;
 use crate::words::{ExecutionStatus, LimitName};
 use anchorhold_sandbox::{Capture, Error, Finished, Interpreter, Limit, Outcome};
 use serde_json::Value;
+use std::sync::Arc;
 
 impl Service {
     /// Of one that ran.
@@ -26,14 +27,14 @@ impl Service {
         let mut report = report(&finished);
         report.cost_picos = cost(used).saturating_add(egress_picos);
         let cell = finished.cell.map(|cell| (cell, finished.accounted));
-        let output = Output {
+        let output = Arc::new(Output {
             stdout: finished.stdout.text,
             stderr: finished.stderr.text,
             results: finished.values.iter().map(|json| rich(json)).collect(),
             error: finished.error.as_deref().map(guest_error),
             files,
             pieces: finished.pieces,
-        };
+        });
         let (status, taking) = (status(finished.outcome), finished.taking);
         Closing { status, cell, report, output, egress_picos, taking, ..self.lost(new, tenant) }
     }
@@ -50,7 +51,7 @@ impl Service {
             place: new.place.clone(),
             cell: None,
             report: Report { state_lost: true, ..Report::default() },
-            output: Output::default(),
+            output: Arc::default(),
             egress_picos: 0,
             price_version: self.0.prices.version.clone(),
             taking: None,
@@ -61,7 +62,7 @@ impl Service {
     pub(super) fn not_run(&self, new: &NewExecution, tenant: &str, why: Error) -> Closing {
         let message = Refusal::from(why).to_string();
         let error = GuestError { name: "NOT_RUN".into(), message, traceback: String::new() };
-        let output = Output { error: Some(error), ..Output::default() };
+        let output = Arc::new(Output { error: Some(error), ..Output::default() });
         Closing { report: Report::default(), output, ..self.lost(new, tenant) }
     }
 }
@@ -93,7 +94,7 @@ impl Closing {
             ended_us: Some(self.ended_us),
             place: self.place,
             report: Some(self.report),
-            output: Some(self.output),
+            output: Some(Arc::unwrap_or_clone(self.output)),
         }
     }
 }
