@@ -21,6 +21,10 @@ const SPAN_SECONDS_MAX: f64 = 366.0 * 86_400.0;
 const MCP_SESSIONS_MAX: usize = 1_000_000;
 /// No rate is higher: once in a microsecond.
 pub const RATE_MAX: u64 = 1_000_000;
+/// How fast the programs of a tenant may write: at least so that nothing stands still, …
+const OUTPUT_RATE_MIN: u64 = 64 << 10;
+/// … and at most what no machine can do, in bytes per second.
+const OUTPUT_RATE_MAX: u64 = 1 << 40;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -425,12 +429,13 @@ impl Default for RawSession {
 pub struct RawRate {
     requests_per_second: u64,
     executions_per_second: u64,
+    output_bytes_per_second: u64,
 }
 
 impl Default for RawRate {
     /// Beyond what one client has a use for, and below what one can do to a server.
     fn default() -> Self {
-        Self { requests_per_second: 10_000, executions_per_second: 5_000 }
+        Self { requests_per_second: 10_000, executions_per_second: 5_000, output_bytes_per_second: 16 << 20 }
     }
 }
 
@@ -535,6 +540,8 @@ pub struct TenantPolicy {
     pub requests_per_second: u64,
     /// Of all keys of a tenant.
     pub executions_per_second: u64,
+    /// What programs of a tenant print and return, and twice as much at once.
+    pub output_bytes_per_second: u64,
 }
 
 /// What sessions may be.
@@ -702,10 +709,15 @@ impl RawRate {
         if let Some((key, _)) = rates.into_iter().find(|(_, rate)| !(1..=RATE_MAX).contains(rate)) {
             return Err(setting("rate", key, format!("must be from 1 to {RATE_MAX}")));
         }
+        if !(OUTPUT_RATE_MIN..=OUTPUT_RATE_MAX).contains(&self.output_bytes_per_second) {
+            let range = format!("must be from {OUTPUT_RATE_MIN} to {OUTPUT_RATE_MAX}");
+            return Err(setting("rate", "output_bytes_per_second", range));
+        }
         Ok(TenantPolicy {
             sessions,
             requests_per_second: self.requests_per_second,
             executions_per_second: self.executions_per_second,
+            output_bytes_per_second: self.output_bytes_per_second,
         })
     }
 }
@@ -875,6 +887,7 @@ mod tests {
             "[audit]\nfiles = 1",
             "[traces]\notlp = '127.0.0.1:4318'",
             "[rate]\nrequests_per_second = 0",
+            "[rate]\noutput_bytes_per_second = 1000",
             "[rate]\nexecutions_per_second = 1000001",
             "not toml",
         ] {

@@ -98,7 +98,12 @@ impl Tenant {
             egress_bytes: 0,
             created_us: 0,
         };
-        let policy = TenantPolicy { sessions: 1, requests_per_second: 1000, executions_per_second: 1000 };
+        let policy = TenantPolicy {
+            sessions: 1,
+            requests_per_second: 1000,
+            executions_per_second: 1000,
+            output_bytes_per_second: 1 << 20,
+        };
         let key = HeldKey::new(KeyId(Id::random()), "k".into(), false);
         Self { account: Arc::new(Account::new(&row, policy)), key: Arc::new(key) }
     }
@@ -296,8 +301,12 @@ mod tests {
     use crate::config::LedgerSync;
     use std::os::unix::fs::PermissionsExt as _;
 
-    const POLICY: TenantPolicy =
-        TenantPolicy { sessions: 10, requests_per_second: 3, executions_per_second: 1000 };
+    const POLICY: TenantPolicy = TenantPolicy {
+        sessions: 10,
+        requests_per_second: 3,
+        executions_per_second: 1000,
+        output_bytes_per_second: 1 << 20,
+    };
 
     #[test]
     fn the_file_is_made_once_and_is_private() {

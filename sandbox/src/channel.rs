@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
@@ -20,6 +21,17 @@ use tokio::sync::Notify;
 const QUEUED_MAX: usize = 8192;
 /// Packets that are read in one go before other tasks get their turn.
 pub(crate) const PACKETS_AT_ONCE: u32 = 8;
+
+/// What may be left after some was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum More {
+    /// There was all: [`Received::Nothing`] was found.
+    Nothing,
+    /// There may be more.
+    Now,
+    /// There may be more, which is not wanted before this time is over.
+    After(Duration),
+}
 
 /// A lock whose holder panicked guards data that every method leaves consistent.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,18 +159,18 @@ impl Channel {
         *locked(&self.assembler) = Assembler::default();
     }
 
-    /// Calls `read` whenever there may be something to read; it says whether it found [`Received::Nothing`], and should
-    /// stop after [`PACKETS_AT_ONCE`] otherwise. Ends when it fails.
-    pub(crate) async fn read_with(&self, mut read: impl FnMut() -> Result<bool, PacketError>) -> PacketError {
+    /// Calls `read` whenever there may be something to read; it should stop after [`PACKETS_AT_ONCE`]. Ends when it fails.
+    pub(crate) async fn read_with(&self, mut read: impl FnMut() -> Result<More, PacketError>) -> PacketError {
         loop {
             let mut ready = match self.socket.readable().await {
                 Ok(ready) => ready,
                 Err(error) => return error.into(),
             };
             match read() {
-                Ok(true) => ready.clear_ready(),
+                Ok(More::Nothing) => ready.clear_ready(),
                 // Others get their turn: a flood must not keep a worker for itself.
-                Ok(false) => tokio::task::yield_now().await,
+                Ok(More::Now) => tokio::task::yield_now().await,
+                Ok(More::After(wait)) => tokio::time::sleep(wait).await,
                 Err(error) => return error,
             }
         }

@@ -49,7 +49,7 @@ pub use execution::{Capture, ContextKey, Execution, Finished, Limit, Outcome};
 pub use feed::{BEGINNING, Follower, Piece, PieceKind, Said, Slice, cut, slices};
 pub use files::{Download, FileBody, Unpacked, Written};
 pub use limits::{LimitError, LimitField, Limits, RequestedLimits};
-pub use quota::{Allowance, Count, Scarce};
+pub use quota::{Allowance, Count, Flow, Scarce};
 pub use sandbox::{Event, Sandbox};
 pub use session::{ContextStatus, Session, SessionSpec, SessionState, Watching};
 pub use usage::{Accounted, Taking, Usage};

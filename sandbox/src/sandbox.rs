@@ -3,7 +3,7 @@
 //! One task owns the connection: it reads what the warden says, hands it to the session that it concerns, and makes a
 //! new connection when there is none. Sessions send through [`Hub::tell`], which never waits.
 
-use crate::channel::{Channel, PACKETS_AT_ONCE, Received, locked};
+use crate::channel::{Channel, More, PACKETS_AT_ONCE, Received, locked};
 use crate::error::Error;
 use crate::execution::ContextKey;
 use crate::quota::Counted;
@@ -347,15 +347,15 @@ impl Hub {
         }
     }
 
-    fn read(&self, channel: &Channel) -> Result<bool, PacketError> {
+    fn read(&self, channel: &Channel) -> Result<More, PacketError> {
         for _ in 0..PACKETS_AT_ONCE {
             match channel.look()? {
                 Received::Message(message, descriptors) => self.heard(message, descriptors)?,
                 Received::Part => {}
-                Received::Nothing => return Ok(true),
+                Received::Nothing => return Ok(More::Nothing),
             }
         }
-        Ok(false)
+        Ok(More::Now)
     }
 
     fn heard(&self, message: FromWarden, descriptors: Vec<OwnedFd>) -> Result<(), PacketError> {

@@ -10,7 +10,7 @@ mod driver;
 mod recover;
 mod state;
 
-use crate::channel::{PACKETS_AT_ONCE, locked};
+use crate::channel::{More, PACKETS_AT_ONCE, locked};
 use crate::error::Error;
 use crate::execution::{Breach, ContextKey, Execution, Finished, Stop};
 use crate::feed::{Feed, Follower};
@@ -414,10 +414,14 @@ impl Inner {
         locked(&self.core).take_failed(self, wanted, why);
     }
 
-    /// Reads what the cell says; whether that was all for now. Under the lock from the socket to the end, so that the
+    /// Reads what the cell says. Under the lock from the socket to the end, so that the
     /// end of a cell finds everything before it heard.
-    fn read(self: &Arc<Self>, cell: &Cell) -> Result<bool, PacketError> {
-        locked(&self.core).read(self, cell, PACKETS_AT_ONCE)
+    fn read(self: &Arc<Self>, cell: &Cell) -> Result<More, PacketError> {
+        let mut core = locked(&self.core);
+        match core.pause(self, cell.id) {
+            Some(wait) => Ok(More::After(wait)),
+            None => core.read(self, cell, PACKETS_AT_ONCE),
+        }
     }
 
     /// The cell must not go on.

@@ -5,7 +5,7 @@ use crate::config::TenantPolicy;
 use crate::ledger::{Quotas, TenantId, TenantRow};
 use crate::price::Picos;
 use crate::words::words;
-use anchorhold_sandbox::{Allowance, Boottime, Count, Limits};
+use anchorhold_sandbox::{Allowance, Boottime, Count, Flow, Limits};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 words!(
@@ -125,7 +125,11 @@ impl Account {
             memory_bytes: 0,
             workspace_bytes: 0,
         };
-        let allowance = Allowance { cells: Count::of(u64::MAX), browsers: Count::of(u64::MAX) };
+        let allowance = Allowance {
+            cells: Count::of(u64::MAX),
+            browsers: Count::of(u64::MAX),
+            said: Flow::of(policy.output_bytes_per_second),
+        };
         allow(&allowance, &row.quotas);
         Self {
             id: row.id,
@@ -287,8 +291,12 @@ mod tests {
     use anchorhold_sandbox::Id;
     use proptest::prelude::*;
 
-    const POLICY: TenantPolicy =
-        TenantPolicy { sessions: 5, requests_per_second: 10_000, executions_per_second: 1_000_000 };
+    const POLICY: TenantPolicy = TenantPolicy {
+        sessions: 5,
+        requests_per_second: 10_000,
+        executions_per_second: 1_000_000,
+        output_bytes_per_second: 1 << 20,
+    };
 
     fn row(quotas: Quotas) -> TenantRow {
         TenantRow {

@@ -3,7 +3,7 @@
 use super::Inner;
 use super::cell::{Cell, Held, Run, Standby, Watching, boottime_in};
 use super::state::{Denied, Effect, Settled, State};
-use crate::channel::Received;
+use crate::channel::{More, Received};
 use crate::error::Error;
 use crate::execution::{
     Breach, Capture, Collector, ContextKey, Finished, Limit, Outcome, Stop, Verdict, judge_died, judge_ended,
@@ -37,6 +37,8 @@ const CANCEL_GRACE: Duration = Duration::from_secs(1);
 const HANG_UP_GRACE: Duration = Duration::from_millis(500);
 /// How often the CPU of an execution is looked at that may use less of it than its time allows.
 const CPU_LOOK_EVERY: Duration = Duration::from_millis(20);
+/// After so long it is looked again whether what a cell says still has to wait.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Packets that a dead cell can have left in its hatch.
 const LAST_WORDS_MAX: u32 = 100_000;
 /// Results that are kept for callers who are gone.
@@ -318,16 +320,39 @@ impl Core {
         }
     }
 
-    /// Reads at most so many packets of what the cell says; whether that was all for now.
+    /// How long what a cell says is to wait because its group said much. What should have ended by now is heard at once, and
+    /// does not count, so that it is not taken for one that does not end.
+    pub(super) fn pause(&self, inner: &Inner, cell: CellId) -> Option<Duration> {
+        let flow = &inner.spec.allowance.said;
+        self.is_in_time(cell).then(|| flow.wait(Instant::now())).flatten().map(|wait| wait.min(PAUSE_MAX))
+    }
+
+    /// The cell said so much of what a program says.
+    fn count(&self, inner: &Inner, cell: CellId, bytes: usize) {
+        if self.is_in_time(cell) {
+            inner.spec.allowance.said.add(bytes, Instant::now());
+        }
+    }
+
+    /// Whether nothing that runs in a cell should have ended by now.
+    fn is_in_time(&self, cell: CellId) -> bool {
+        let Some(held) = self.cells.get(&cell) else { return false };
+        held.runs.iter().filter(|run| run.ended.is_none()).all(|run| {
+            let timeout_us = self.jobs.get(&run.id).map_or(0, |job| job.timeout_us);
+            run.stop.is_none() && run.started.elapsed() < Duration::from_micros(timeout_us)
+        })
+    }
+
+    /// Reads at most so many packets of what the cell says.
     pub(super) fn read(
         &mut self,
         inner: &Arc<Inner>,
         cell: &Cell,
         packets: u32,
-    ) -> Result<bool, PacketError> {
+    ) -> Result<More, PacketError> {
         for _ in 0..packets {
             match cell.channel.look() {
-                Ok(Received::Nothing) => return Ok(true),
+                Ok(Received::Nothing) => return Ok(More::Nothing),
                 Ok(Received::Part) => {}
                 Ok(Received::Message(message, descriptors)) if descriptors.is_empty() => {
                     let last = matches!(message, FromCell::Ended(_));
@@ -344,7 +369,7 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        Ok(false)
+        Ok(More::Now)
     }
 
     fn attaching(&self, cell: CellId) -> Option<u64> {
@@ -363,10 +388,13 @@ impl Core {
             };
         }
         match message {
-            FromCell::Output { execution, stream, bytes } => self
-                .collector(cell.id, execution)?
-                .map_or(Ok(()), |collector| collector.output(stream, &bytes)),
+            FromCell::Output { execution, stream, bytes } => {
+                self.count(inner, cell.id, bytes.len());
+                self.collector(cell.id, execution)?
+                    .map_or(Ok(()), |collector| collector.output(stream, &bytes))
+            }
             FromCell::Value { execution, json } => {
+                self.count(inner, cell.id, json.len());
                 self.collector(cell.id, execution)?.map_or(Ok(()), |collector| collector.value(json))
             }
             FromCell::Ended(ended) => self.ended(inner, cell, ended),

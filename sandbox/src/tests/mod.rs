@@ -8,8 +8,8 @@ mod restart;
 
 use crate::fake::{FakeWarden, IMAGE};
 use crate::{
-    Allowance, Boottime, ContextKey, Count, Dialect, Error, Event, Execution, ExecutionId, Finished, GroupId,
-    Interpreter, Limits, Network, Sandbox, Session, SessionId, SessionSpec,
+    Allowance, Boottime, ContextKey, Count, Dialect, Error, Event, Execution, ExecutionId, Finished, Flow,
+    GroupId, Interpreter, Limits, Network, Sandbox, Session, SessionId, SessionSpec,
 };
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -35,7 +35,11 @@ fn spec() -> SessionSpec {
         },
         env: vec![("A".to_owned(), "b".to_owned())],
         network: Network::None,
-        allowance: Allowance { cells: Count::of(u64::MAX), browsers: Count::of(u64::MAX) },
+        allowance: Allowance {
+            cells: Count::of(u64::MAX),
+            browsers: Count::of(u64::MAX),
+            said: Flow::of(1 << 30),
+        },
         window: anchorhold_jail::control::Window::default(),
         standby_after: None,
         expires_at: Boottime::now().plus_us(3_600_000_000),
