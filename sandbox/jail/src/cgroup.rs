@@ -252,12 +252,19 @@ impl Tree {
         CpuController::new(pool, self.v2()).set_shares(weight).map_err(limit_error)
     }
 
-    /// Lets a group run when no other group wants to (`cpu.idle`, Linux 5.15), or like all others again. Nothing depends on
-    /// it: where the group is gone, or the kernel knows no such thing, all groups are equals.
+    /// Gives a group a sixteenth of the weight of others, or the same again. Nothing depends on it: where the group is gone,
+    /// all groups are equals.
+    ///
+    /// Not `cpu.idle`: that is so little weight that the kernel cannot tell any more how it is spread over the processors,
+    /// and leaves two equal sessions of such a group with a third and two thirds of them, for as long as they run.
     pub fn put_last(&self, group: GroupId, last: bool) {
-        let (Layout::V2 { root } | Layout::V1 { cpu: root, .. }) = &self.layout;
-        let idle = root.join(&self.parent).join(group.to_string()).join("cpu.idle");
-        let _equals = fs::write(idle, if last { "1" } else { "0" });
+        let (root, weight) = match &self.layout {
+            Layout::V2 { root } => (root, 100),
+            Layout::V1 { cpu, .. } => (cpu, 1024),
+        };
+        let group = root.join(&self.parent).join(group.to_string());
+        let _equals =
+            CpuController::new(group, self.v2()).set_shares(if last { weight / 16 } else { weight });
     }
 
     /// Attaches a zygote to the pool.

@@ -1,10 +1,9 @@
 //! Which groups come last for the processors: those that have just used more than their share of them.
 //!
 //! All groups have the same weight, which divides the processors fairly and leaves whoever wants little of them waiting
-//! for time slices of those who take all that they can get. A group that comes last runs when no other wants to
-//! (`cpu.idle`), and is as good as absent for the others; when it has come down to its share, it is one of them again.
-//! So whoever wants less than a share waits for nobody, and no two that want more than theirs are kept waiting for each
-//! other.
+//! for time slices of those who take all that they can get. A group that comes last has a sixteenth of that weight, and is
+//! nearly as good as absent for the others; when it has come down to its share, it is one of them again. So whoever wants
+//! less than a share waits for nobody, and no two that want more than theirs are kept waiting for each other.
 
 use super::{Timer, Warden};
 use crate::control::Boottime;
