@@ -129,6 +129,10 @@ fn trial(module: &str, name: &str, shared: &Shared, test: fn(&Shared) -> anyhow:
 }
 
 fn main() {
+    let mut own = std::env::args().skip(1);
+    if own.next().as_deref() == Some(neighbours::ATTACK) {
+        return neighbours::attack(own).unwrap_or_else(|error| fail(&format!("{error:?}")));
+    }
     let mut arguments = Arguments::from_args();
     // Two processors, and tests that count time.
     arguments.test_threads.get_or_insert(2);

@@ -28,6 +28,7 @@ tests!(
     a_hostile_program_finds_no_way,
     packages_come_by_the_sessions_list,
     npm_installs_packages_and_runs_scripts,
+    a_hostile_install_script_stays_in_its_session,
     a_running_program_survives_the_api,
     bills_are_of_what_was_used,
     commands_wait_for_nothing,
@@ -763,6 +764,104 @@ fn npm_installs_packages_and_runs_scripts(_: &Shared) -> Result<()> {
     client.close(&session)?;
     client.close(&closed)?;
     server.stop()?;
+    Ok(())
+}
+
+/// What a package does while it is installed. It writes down what it was able to do.
+const INSTALLED: &str = r##"
+import os, socket, subprocess, sys
+home = os.path.expanduser("~")
+able = []
+for directory in ("/", "/bin", "/etc", "/lib", "/opt", "/usr/bin", "/usr/local/bin"):
+    try:
+        with open(directory + "/left-by-a-package", "w"): able.append("wrote to " + directory)
+    except OSError: pass
+try:
+    with open(home + "/filler", "wb") as file:
+        for _ in range(64): file.write(bytes(1 << 20))
+    able.append("filled the disk")
+except OSError: pass
+os.remove(home + "/filler")
+children = []
+try:
+    nothing = subprocess.DEVNULL
+    for _ in range(200):
+        child = subprocess.Popen(["sleep", "1000"], stdout=nothing, stderr=nothing, start_new_session=True)
+        children.append(child)
+    able.append("started 200 processes")
+except OSError: pass
+for child in children[1:]:
+    child.kill()
+    child.wait()
+for port in map(int, sys.argv[1:]):
+    try:
+        socket.create_connection(("127.0.0.1", port), 2)
+        able.append("reached the host")
+    except OSError: pass
+for name in (".bashrc", ".npmrc", ".left-by-a-package"):
+    with open(f"{home}/{name}", "a") as file: file.write("# left\n")
+with open(home + "/able", "w") as file: file.write("; ".join(able))
+"##;
+
+/// A package's back end in Python: all of it runs when pip builds the package.
+const BACK_END: &str = r#"
+import os, runpy, sys, zipfile
+def build_wheel(directory, *_):
+    sys.argv = ["installed", PORT]
+    runpy.run_path("installed.py")
+    name = "hostile-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
+        wheel.writestr("hostile-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: hostile\nVersion: 1.0\n")
+        wheel.writestr("hostile-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("hostile-1.0.dist-info/RECORD", "")
+    return name
+"#;
+
+/// security.md 123: what a package does while it is installed, the session may do; and what it leaves is the session's.
+fn a_hostile_install_script_stays_in_its_session(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let listener = Index::serve(|_| ("text/plain", b"reached".to_vec()))?;
+    let limits = json!({"disk_bytes": 32 << 20, "processes": 48});
+    let package = json!({"name": "hostile", "version": "1.0.0",
+        "scripts": {"postinstall": format!("python3 installed.py {}", listener.port)}});
+    let project = "[build-system]\nrequires = []\nbuild-backend = \"back\"\nbackend-path = [\".\"]\n\
+        [project]\nname = \"hostile\"\nversion = \"1.0\"\n";
+    let installs = [
+        "npm pack --silent ./hostile && npm install --silent --offline --foreground-scripts ./hostile-1.0.0.tgz",
+        "pip install --quiet --no-index ./hostile",
+    ];
+    for install in installs {
+        let session = client.session(&json!({"runtime": "native", "limits": limits}))?;
+        let files = [
+            ("package.json", package.to_string()),
+            ("pyproject.toml", project.to_owned()),
+            ("back.py", BACK_END.replace("PORT", &format!("\"{}\"", listener.port))),
+            ("installed.py", INSTALLED.to_owned()),
+        ];
+        for (name, content) in files {
+            client.put(&format!("/v1/sessions/{session}/files/hostile/{name}"), content)?.expect(201);
+        }
+        run(&client, &session, "bash", install)?;
+        assert_eq!(run(&client, &session, "bash", "cat able")?["stdout"], "", "{install}");
+        run(&client, &session, "bash", "test -e ~/.left-by-a-package && pgrep sleep")?;
+        let cells = host::cell_processes(session.trim_start_matches("ses_"));
+        ensure!(!cells.is_empty(), "{install}: no process of the session is seen");
+        client.close(&session)?;
+        ensure!(
+            host::cell_processes(session.trim_start_matches("ses_")).is_empty(),
+            "{install}: something runs on"
+        );
+    }
+    assert_eq!(listener.asked.load(std::sync::atomic::Ordering::SeqCst), 0);
+    let other = client.session(&json!({"runtime": "native"}))?;
+    let left = run(
+        &client,
+        &other,
+        "bash",
+        "ls -A ~; find / -xdev -name left-by-a-package 2>/dev/null; pgrep sleep || true",
+    )?;
+    assert_eq!(left["stdout"], "");
+    client.close(&other)?;
     Ok(())
 }
 

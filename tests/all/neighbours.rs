@@ -5,10 +5,12 @@ use crate::tenants::tenant;
 use anchorhold_tests::{Client, Options, Server, host};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 tests!(
@@ -16,6 +18,7 @@ tests!(
     a_hostile_native_neighbour_causes_no_errors,
     a_crash_loop_disturbs_nobody,
     who_takes_all_processors_comes_last,
+    floods_are_taken_at_their_tenants_rate,
 );
 
 const HOSTILE: [(&str, &str); 5] = [
@@ -51,39 +54,97 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sixteen clients of one tenant attack for as long as another one works, which meets no error; how many attacks ran.
+/// Clients of one tenant, a process of its own. Elsewhere they would have a machine of their own: here they get of this
+/// one what nobody else wants.
+struct Attackers {
+    process: Child,
+    ran: Arc<AtomicUsize>,
+    counting: JoinHandle<()>,
+}
+
+/// What makes this program be [`Attackers`].
+pub const ATTACK: &str = "attack";
+/// How many they are.
+const ATTACKERS: usize = 16;
+
+impl Attackers {
+    fn start(hostile: &Client, attacks: &[Value]) -> Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args([ATTACK, hostile.base(), hostile.key().context("a key")?])
+            .arg(json!(attacks).to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut told = process.stdout.take().context("stdout")?;
+        let ran = Arc::new(AtomicUsize::new(0));
+        let count = ran.clone();
+        let counting = std::thread::spawn(move || {
+            let mut ends = [0; 64];
+            while let Ok(length @ 1..) = told.read(&mut ends) {
+                count.fetch_add(length, Ordering::Relaxed);
+            }
+        });
+        let attackers = Self { process, ran, counting };
+        let end = Instant::now() + Duration::from_secs(30);
+        while attackers.ran.load(Ordering::Relaxed) == 0 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(attackers)
+    }
+
+    /// How many attacks ran.
+    fn stop(mut self) -> Result<usize> {
+        drop(self.process.stdin.take());
+        ensure!(self.process.wait()?.success(), "an attack was answered wrongly");
+        self.counting.join().map_err(|_| anyhow::anyhow!("panicked"))?;
+        Ok(self.ran.load(Ordering::Relaxed))
+    }
+}
+
+/// Attacks until standard input ends; writes a byte for each attack that ran.
+pub fn attack(mut arguments: impl Iterator<Item = String>) -> Result<()> {
+    rustix::process::setsid()?;
+    // Sessions are what the kernel divides processors by, where it does.
+    let _not_here = std::fs::write("/proc/self/autogroup", "19");
+    rustix::process::nice(19)?;
+    let (base, key) = (arguments.next().context("where")?, arguments.next().context("a key")?);
+    let attacks: Vec<Value> = serde_json::from_str(&arguments.next().context("attacks")?)?;
+    let client = Client::new(&base, Some(&key))?;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let attackers: Vec<_> = (0..ATTACKERS)
+            .map(|n| {
+                let (attack, client, over) = (&attacks[n % attacks.len()], &client, &over);
+                scope.spawn(move || -> Result<()> {
+                    while !over.load(Ordering::Relaxed) {
+                        let answer = client.post("/v1/run", attack)?;
+                        ensure!([200, 429, 503].contains(&answer.status), "{attack}: {}", answer.text());
+                        if answer.status == 200 {
+                            std::io::stdout().write_all(b".")?;
+                            std::io::stdout().flush()?;
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+        over.store(true, Ordering::Relaxed);
+        attackers.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow::anyhow!("panicked"))?)
+    })
+}
+
+/// The clients of one tenant attack for as long as another one works, which meets no error; how many attacks ran.
 fn beside(server: &Server, quotas: &Value, attacks: &[Value]) -> Result<usize> {
     let admin = server.client()?;
     let (_, hostile) = tenant(&admin, "hostile", quotas)?;
     let (_, victim) = tenant(&admin, "victim", &json!({}))?;
-    let alone = work(&victim, 40)?;
-    let (stop, ran) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let attackers: Vec<_> = (0..16)
-        .map(|n| {
-            let attack = attacks[n % attacks.len()].clone();
-            let (hostile, stop, ran) = (hostile.clone(), stop.clone(), ran.clone());
-            std::thread::spawn(move || -> Result<()> {
-                // Elsewhere these clients would have a machine of their own.
-                rustix::process::nice(19)?;
-                while !stop.load(Ordering::Relaxed) {
-                    let answer = hostile.post("/v1/run", &attack)?;
-                    ensure!([200, 429, 503].contains(&answer.status), "{attack}: {}", answer.text());
-                    ran.fetch_add(usize::from(answer.status == 200), Ordering::Relaxed);
-                }
-                Ok(())
-            })
-        })
-        .collect();
-    let end = Instant::now() + Duration::from_secs(30);
-    while ran.load(Ordering::Relaxed) == 0 && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let beside = work(&victim, 40);
-    stop.store(true, Ordering::Relaxed);
-    for attacker in attackers {
-        attacker.join().map_err(|_| anyhow::anyhow!("panicked"))??;
-    }
-    let (beside, ran) = (beside?, ran.load(Ordering::Relaxed));
+    work(&victim, 10)?;
+    let alone = work(&victim, 100)?;
+    let attackers = Attackers::start(&hostile, attacks)?;
+    let beside = work(&victim, 100);
+    let ran = attackers.stop()?;
+    let beside = beside?;
     let slowest = |times: &[Duration]| times[times.len() * 99 / 100];
     println!("p99 alone {:?}, beside {ran} attacks {:?}", slowest(&alone), slowest(&beside));
     Ok(ran)
@@ -196,12 +257,18 @@ fn comes_last(server: &Server, cell: u32) -> Result<bool> {
     let tenant: Vec<&str> = path.context("no group")?.trim_start_matches('/').split('/').take(2).collect();
     let tenant = tenant.join("/");
     let mut groups = host::cgroups(&tenant).into_iter().filter(|group| group.ends_with(&tenant));
-    let idle = groups.find_map(|group| std::fs::read_to_string(group.join("cpu.idle")).ok());
-    Ok(idle.context("no cpu.idle")?.trim() == "1")
+    let weight = groups.find_map(|group| {
+        let read = |(file, usual): (&str, u64)| {
+            let weight: u64 = std::fs::read_to_string(group.join(file)).ok()?.trim().parse().ok()?;
+            Some(weight < usual)
+        };
+        [("cpu.shares", 1024), ("cpu.weight", 100)].into_iter().find_map(read)
+    });
+    weight.context("no weight")
 }
 
-/// A tenant that uses more than its share of the processors runs when no other wants to, until it has come down to it. The
-/// other one never does.
+/// A tenant that uses more than its share of the processors weighs less than others, until it has come down to it. The other
+/// one never does.
 fn who_takes_all_processors_comes_last(_: &Shared) -> Result<()> {
     let _alone = alone();
     let server = Server::start(Options::default())?;
@@ -238,6 +305,69 @@ fn who_takes_all_processors_comes_last(_: &Shared) -> Result<()> {
         greedy.close(&session)?;
     }
     until(false)?;
+    server.stop()?;
+    Ok(())
+}
+
+/// What the programs of a tenant say is taken at its rate, all of it; who else says something does not wait. A program that
+/// waits to be heard ends in its time, and keeps what it had.
+fn floods_are_taken_at_their_tenants_rate(_: &Shared) -> Result<()> {
+    const RATE: usize = 64 << 10;
+    let server =
+        Server::start(Options::default().with("rate", "output_bytes_per_second", &RATE.to_string()))?;
+    let admin = server.client()?;
+    let (_, loud) = tenant(&admin, "loud", &json!({}))?;
+    let (_, quiet) = tenant(&admin, "quiet", &json!({}))?;
+    for (runtime, name) in [("wasm", "python"), ("native", "python"), ("native", "bash")] {
+        let session = loud.session(&json!({"runtime": runtime}))?;
+        crate::native::warmed(&loud, &session)?;
+        // What may be said at once is said; what the rate gives in three seconds is left, a last piece of which nobody waits
+        // for.
+        let (all, code) = match name {
+            "python" => (5 * RATE, format!("print('x' * {}, end='')", 5 * RATE)),
+            _ => (5 * RATE, format!("head -c {} /dev/zero | tr '\\0' x", 5 * RATE)),
+        };
+        let (begun, answer) = (Instant::now(), loud.execute(&session, name, &code)?);
+        let took = begun.elapsed();
+        assert_eq!(
+            (&answer["status"], answer["stdout"].as_str().map(str::len)),
+            (&json!("succeeded"), Some(all)),
+            "{runtime} {name}"
+        );
+        ensure!((1500..8000).contains(&took.as_millis()), "{runtime} {name}: {took:?}");
+        let endless = match name {
+            "python" => "while True: print('x' * 1000)",
+            _ => "while :; do printf '%01000d' 1; done",
+        };
+        if name == "python" {
+            loud.execute(&session, name, "y = 41")?;
+        }
+        let flood = json!({"language": name, "code": endless, "timeout_seconds": 1});
+        let running = std::thread::spawn({
+            let (loud, session) = (loud.clone(), session.clone());
+            move || loud.execute_with(&session, &flood)
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let begun = Instant::now();
+        let answer = quiet
+            .post("/v1/run", &json!({"language": "javascript", "code": "'x'.repeat(60000)"}))?
+            .expect(200);
+        ensure!(
+            answer["status"] == "succeeded" && begun.elapsed() < Duration::from_millis(600),
+            "{:?}",
+            begun.elapsed()
+        );
+        let answer = running.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        assert_eq!(
+            (&answer["status"], &answer["state_lost"]),
+            (&json!("timed_out"), &json!(false)),
+            "{runtime} {name}"
+        );
+        if name == "python" {
+            assert_eq!(loud.execute(&session, name, "y + 1")?["results"][0]["mime"]["text/plain"], "42");
+        }
+        loud.close(&session)?;
+    }
     server.stop()?;
     Ok(())
 }

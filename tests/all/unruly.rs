@@ -13,6 +13,7 @@ tests!(
     memory_of_every_kind_is_the_sessions,
     priorities_are_not_chosen,
     processors_are_capped,
+    equal_sessions_get_equal_shares,
     whoever_stops_itself_is_ended,
     daemons_end_with_their_session,
     code_made_in_memory_gains_nothing,
@@ -170,6 +171,35 @@ fn processors_are_capped(shared: &Shared) -> Result<()> {
     // A tenth of a second of it may be borrowed from the period before.
     ensure!((0.2..=0.56).contains(&used), "{used} processors: {answer:#}");
     client.close(&session)?;
+    Ok(())
+}
+
+/// security.md 33: two sessions of one tenant that want all processors get the same of them, within a tenth.
+fn equal_sessions_get_equal_shares(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let all = std::thread::available_parallelism()?.get();
+    let sessions =
+        [session(&client, &json!({"cpu_cores": all}))?, session(&client, &json!({"cpu_cores": all}))?];
+    for session in &sessions {
+        client.execute(session, "python", "1")?;
+    }
+    let code = format!(
+        "import os, time\nend = time.monotonic() + 10\n\
+        for _ in range({all} - 1):\n    if os.fork() == 0: break\nwhile time.monotonic() < end: pass"
+    );
+    let used = std::thread::scope(|scope| {
+        let running =
+            sessions.each_ref().map(|session| scope.spawn(|| client.execute(session, "python", &code)));
+        let ended = running.map(|run| run.join().map_err(|_| anyhow::anyhow!("panicked"))?);
+        let us = ended.map(|answer| answer?["usage"]["cpu_us"].as_f64().context("cpu_us"));
+        us.into_iter().collect::<Result<Vec<_>>>()
+    })?;
+    let (less, more) = (used[0].min(used[1]), used[0].max(used[1]));
+    println!("of {all} processors: {} and {} s", used[0] / 1e6, used[1] / 1e6);
+    ensure!(less > 0.9 * more, "{used:?}");
+    for session in sessions {
+        client.close(&session)?;
+    }
     Ok(())
 }
 

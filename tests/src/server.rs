@@ -200,6 +200,11 @@ impl Server {
         all.iter().map(|process| process.pid).find(|&pid| is_kept(pid))
     }
 
+    /// Whether the API has ended.
+    pub fn ended(&mut self) -> Result<bool> {
+        Ok(self.child.as_mut().map(Child::try_wait).transpose()?.flatten().is_some())
+    }
+
     /// Kills the API like a crash would.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
