@@ -349,14 +349,11 @@ fn floods_are_taken_at_their_tenants_rate(_: &Shared) -> Result<()> {
         });
         std::thread::sleep(Duration::from_millis(300));
         let begun = Instant::now();
-        let answer = quiet
-            .post("/v1/run", &json!({"language": "javascript", "code": "'x'.repeat(60000)"}))?
-            .expect(200);
-        ensure!(
-            answer["status"] == "succeeded" && begun.elapsed() < Duration::from_millis(600),
-            "{:?}",
-            begun.elapsed()
-        );
+        let said = json!({"language": "javascript", "code": "'x'.repeat(60000)"});
+        assert_eq!(quiet.post("/v1/run", &said)?.expect(200)["status"], "succeeded");
+        // Files are not said by programs.
+        loud.get(&format!("/v1/sessions/{session}/files"))?.expect(200);
+        ensure!(begun.elapsed() < Duration::from_millis(700), "{runtime} {name}: {:?}", begun.elapsed());
         let answer = running.join().map_err(|_| anyhow::anyhow!("panicked"))??;
         assert_eq!(
             (&answer["status"], &answer["state_lost"]),

@@ -324,23 +324,25 @@ impl Core {
     /// does not count, so that it is not taken for one that does not end.
     pub(super) fn pause(&self, inner: &Inner, cell: CellId) -> Option<Duration> {
         let flow = &inner.spec.allowance.said;
-        self.is_in_time(cell).then(|| flow.wait(Instant::now())).flatten().map(|wait| wait.min(PAUSE_MAX))
+        self.runs_in_time(cell).then(|| flow.wait(Instant::now())).flatten().map(|wait| wait.min(PAUSE_MAX))
     }
 
     /// The cell said so much of what a program says.
     fn count(&self, inner: &Inner, cell: CellId, bytes: usize) {
-        if self.is_in_time(cell) {
+        if self.runs_in_time(cell) {
             inner.spec.allowance.said.add(bytes, Instant::now());
         }
     }
 
-    /// Whether nothing that runs in a cell should have ended by now.
-    fn is_in_time(&self, cell: CellId) -> bool {
+    /// Whether something runs in a cell, and nothing that should have ended by now.
+    fn runs_in_time(&self, cell: CellId) -> bool {
         let Some(held) = self.cells.get(&cell) else { return false };
-        held.runs.iter().filter(|run| run.ended.is_none()).all(|run| {
-            let timeout_us = self.jobs.get(&run.id).map_or(0, |job| job.timeout_us);
-            run.stop.is_none() && run.started.elapsed() < Duration::from_micros(timeout_us)
-        })
+        let mut running = held.runs.iter().filter(|run| run.ended.is_none()).peekable();
+        running.peek().is_some()
+            && running.all(|run| {
+                let timeout_us = self.jobs.get(&run.id).map_or(0, |job| job.timeout_us);
+                run.stop.is_none() && run.started.elapsed() < Duration::from_micros(timeout_us)
+            })
     }
 
     /// Reads at most so many packets of what the cell says.
