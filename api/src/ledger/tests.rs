@@ -188,7 +188,7 @@ async fn of_long_outputs_the_newest_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), LedgerSync::Process).await.unwrap();
     // Two fit, as they are stored: their letters are not compressed.
-    let ledger = ledger.with_long_outputs_max(500_000);
+    let ledger = ledger.with_long_outputs_max(400_000);
     let row = session_row();
     ledger.open_session(&row, None).await.unwrap();
     let (mut ids, mut seed) = (Vec::new(), 1u64);
@@ -233,7 +233,8 @@ async fn an_execution_is_closed_although_its_long_output_cannot_be_kept() {
     ledger.close_execution(&closing).await.unwrap();
     let read = ledger.execution(row.id, new.id).await.unwrap().unwrap();
     assert_eq!((read.status, read.output), (closing.status, None));
-    assert_eq!(ledger.records(row.id, None, 10).await.unwrap().items.len(), 1);
+    let records = ledger.records(row.id, None, 10).await.unwrap().items;
+    assert_eq!(records.iter().filter(|record| record.kind == RecordKind::Execution).count(), 1);
     ledger.close().await;
 }
 
