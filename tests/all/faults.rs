@@ -254,8 +254,7 @@ fn without_descriptors_it_refuses_and_recovers(_: &Shared) -> Result<()> {
         }
         ensure!(refused > 0, "{name}: nothing was refused");
         soon_runs(&client, &run)?;
-        let answer = client.execute(&kept, "python", "x + 1")?;
-        assert_eq!(answer["results"][0]["mime"]["text/plain"], "42", "{name}: {answer}");
+        remembers(&client, &kept).with_context(|| name.to_owned())?;
     }
     client.close(&kept)?;
     server.stop()?;
@@ -269,7 +268,36 @@ fn without_memory_it_refuses_or_ends_and_recovers(_: &Shared) -> Result<()> {
     let client = server.client()?;
     let session = client.session(&json!({}))?;
     client.execute(&session, "python", "x = 41")?;
-    let path = format!("/v1/sessions/{session}/executions");
+    let ended = api_without_memory(&mut server, &client)?;
+    println!("the API {}", if ended { "ended" } else { "went on" });
+    if ended {
+        server.launch()?;
+    }
+    let client = server.client()?;
+    remembers(&client, &session)?;
+    let usage = client.get(&format!("/v1/sessions/{session}/usage?limit=1000"))?.expect(200);
+    let records = usage["items"].as_array().context("items")?;
+    let executions = client.get(&format!("/v1/sessions/{session}/executions?limit=1000"))?.expect(200);
+    for execution in executions["items"].as_array().context("items")? {
+        let of_it = records.iter().filter(|record| record["execution_id"] == execution["id"]).count();
+        ensure!(of_it == usize::from(execution["status"] != "lost"), "{execution}: {usage}");
+    }
+
+    let ended = warden_without_memory(&server, &client)?;
+    println!("the warden {}", if ended { "ended" } else { "went on" });
+    if ended {
+        let lost = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
+        assert_eq!((&lost["status"], &lost["close_reason"]), (&json!("closed"), &json!("lost")));
+        ensure!(host::cell_processes(session.trim_start_matches("ses_")).is_empty());
+    } else {
+        remembers(&client, &session)?;
+    }
+    server.stop()?;
+    Ok(())
+}
+
+/// Twelve floods at an API that gets no more memory. Afterwards it has it again, or has ended, which is the answer.
+fn api_without_memory(server: &mut Server, client: &Client) -> Result<bool> {
     let flood = json!({"language": "python", "code": "for _ in range(4000): print('x' * 4095)"});
     allow(server.pid(), "as", "1")?;
     let floods: Vec<_> = std::thread::scope(|scope| {
@@ -293,25 +321,17 @@ fn without_memory_it_refuses_or_ends_and_recovers(_: &Shared) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let ended = server.ended()?;
-    println!("the API refused {refused} times and cut {cut}{}", if ended { ", and ended" } else { "" });
+    println!("the API refused {refused} times and cut {cut}");
     ensure!(ended || refused > 0, "it wants for nothing");
     ensure!(ended || cut == 0, "it goes on and does not answer");
-    if ended {
-        server.launch()?;
-    } else {
+    if !ended {
         allow(server.pid(), "as", "unlimited")?;
     }
-    let client = server.client()?;
-    let answer = client.execute(&session, "python", "x + 1")?;
-    assert_eq!(answer["results"][0]["mime"]["text/plain"], "42", "{answer}");
-    let usage = client.get(&format!("/v1/sessions/{session}/usage?limit=1000"))?.expect(200);
-    let records = usage["items"].as_array().context("items")?;
-    let executions = client.get(&format!("{path}?limit=1000"))?.expect(200);
-    for execution in executions["items"].as_array().context("items")? {
-        let of_it = records.iter().filter(|record| record["execution_id"] == execution["id"]).count();
-        ensure!(of_it == usize::from(execution["status"] != "lost"), "{execution}: {usage}");
-    }
+    Ok(ended)
+}
 
+/// Runs by a warden that gets no more memory. Afterwards it has it again, or another one is there, which is the answer.
+fn warden_without_memory(server: &Server, client: &Client) -> Result<bool> {
     let warden = server.warden_pid().context("the warden")?;
     allow(warden, "as", "1")?;
     let run = json!({"language": "javascript", "code": "6 * 7"});
@@ -325,20 +345,18 @@ fn without_memory_it_refuses_or_ends_and_recovers(_: &Shared) -> Result<()> {
         refused += usize::from(answer.status == 503);
     }
     let ended = server.warden_pid() != Some(warden);
-    println!("the warden refused {refused} times{}", if ended { " and ended" } else { "" });
+    println!("the warden refused {refused} times");
     if !ended {
         allow(warden, "as", "unlimited")?;
     }
-    soon_runs(&client, &run)?;
-    if ended {
-        let lost = client.get(&format!("/v1/sessions/{session}"))?.expect(200);
-        assert_eq!((&lost["status"], &lost["close_reason"]), (&json!("closed"), &json!("lost")));
-        ensure!(host::cell_processes(session.trim_start_matches("ses_")).is_empty());
-    } else {
-        let answer = client.execute(&session, "python", "x + 1")?;
-        assert_eq!(answer["results"][0]["mime"]["text/plain"], "42", "{answer}");
-    }
-    server.stop()?;
+    soon_runs(client, &run)?;
+    Ok(ended)
+}
+
+/// That a session still has its `x = 41`.
+fn remembers(client: &Client, session: &str) -> Result<()> {
+    let answer = client.execute(session, "python", "x + 1")?;
+    assert_eq!(answer["results"][0]["mime"]["text/plain"], "42", "{answer}");
     Ok(())
 }
 

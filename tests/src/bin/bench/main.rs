@@ -126,6 +126,12 @@ impl Sample {
 }
 
 fn main() -> Result<()> {
+    if std::env::args().len() > 1 {
+        println!(
+            "Measures a server of its own on this machine, for some minutes: `make bench` has all there is."
+        );
+        return Ok(());
+    }
     println!("{}", host::machine());
     let server = Server::start(Options::default())?;
     println!("\n{:<58} {:>8} {:>8} {:>8} {:>8}  goal", "milliseconds", "p50", "p90", "p99", "max");
