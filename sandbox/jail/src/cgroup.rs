@@ -242,14 +242,19 @@ impl Tree {
         Ok(())
     }
 
+    /// Gives a group below our own so many sixteenths of the usual weight for the processors.
+    fn weigh(&self, group: &str, sixteenths: u64) -> Result<(), CgroupError> {
+        let (root, usual) = match &self.layout {
+            Layout::V2 { root } => (root, 100),
+            Layout::V1 { cpu, .. } => (cpu, 1024),
+        };
+        let path = root.join(&self.parent).join(group);
+        CpuController::new(path, self.v2()).set_shares(usual * sixteenths / 16).map_err(limit_error)
+    }
+
     /// A pool that starves is what neighbours of a hostile group feel first: it gets four times the share of a group.
     fn favor_pool(&self) -> Result<(), CgroupError> {
-        let (root, weight) = match &self.layout {
-            Layout::V2 { root } => (root, 4 * 100),
-            Layout::V1 { cpu, .. } => (cpu, 4 * 1024),
-        };
-        let pool = root.join(&self.parent).join("pool");
-        CpuController::new(pool, self.v2()).set_shares(weight).map_err(limit_error)
+        self.weigh("pool", 4 * 16)
     }
 
     /// Gives a group a sixteenth of the weight of others, or the same again. Nothing depends on it: where the group is gone,
@@ -258,13 +263,7 @@ impl Tree {
     /// Not `cpu.idle`: that is so little weight that the kernel cannot tell any more how it is spread over the processors,
     /// and leaves two equal sessions of such a group with a third and two thirds of them, for as long as they run.
     pub fn put_last(&self, group: GroupId, last: bool) {
-        let (root, weight) = match &self.layout {
-            Layout::V2 { root } => (root, 100),
-            Layout::V1 { cpu, .. } => (cpu, 1024),
-        };
-        let group = root.join(&self.parent).join(group.to_string());
-        let _equals =
-            CpuController::new(group, self.v2()).set_shares(if last { weight / 16 } else { weight });
+        let _equals = self.weigh(&group.to_string(), if last { 1 } else { 16 });
     }
 
     /// Attaches a zygote to the pool.
