@@ -155,8 +155,8 @@ impl Collector {
         &self.feed
     }
 
-    /// A piece of output.
-    pub(crate) fn output(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Breach> {
+    /// A piece of output. Returns what it takes in an answer, in bytes.
+    pub(crate) fn output(&mut self, stream: Stream, bytes: &[u8]) -> Result<usize, Breach> {
         // Empty pieces are refused because they would let a flood pass every limit.
         if bytes.is_empty() || bytes.len() > OUTPUT_CHUNK_BYTES {
             return Err(Breach("a piece of output of a wrong length"));
@@ -165,8 +165,7 @@ impl Collector {
         self.output_left =
             self.output_left.checked_sub(length).ok_or(Breach("more output than it may keep"))?;
         self.kept[stream as usize] += length;
-        self.feed.output(stream, bytes);
-        Ok(())
+        Ok(self.feed.output(stream, bytes))
     }
 
     /// A rich value. What is no JSON is dropped: the guest wrote it, the cell only passed it on.

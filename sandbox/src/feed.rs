@@ -147,8 +147,8 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// A piece of output.
-    pub(crate) fn output(&self, stream: Stream, bytes: &[u8]) {
+    /// A piece of output. Returns what it takes in an answer, in bytes.
+    pub(crate) fn output(&self, stream: Stream, bytes: &[u8]) -> usize {
         let mut log = locked(&self.0.log);
         let mut whole = std::mem::take(&mut log.tails[stream as usize]);
         whole.extend_from_slice(bytes);
@@ -158,6 +158,7 @@ impl Feed {
         all.push_str(&text);
         log.said.note(kind, text.len());
         self.tell(&log, false);
+        in_json(&text)
     }
 
     /// A rich value.
@@ -274,6 +275,17 @@ fn decode(bytes: &mut Vec<u8>) -> String {
     text
 }
 
+/// What a text takes in an answer, in bytes: most control characters are six there, which is what they cost all who hand
+/// them on.
+fn in_json(text: &str) -> usize {
+    let length = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(length).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,6 +301,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_text_takes_what_it_is_in_json(text in any::<String>()) {
+            prop_assert_eq!(in_json(&text), serde_json::to_string(&text).unwrap().len() - 2);
+        }
+
         /// However a stream is cut into pieces, its text is that of the whole.
         #[test]
         fn pieces_make_the_whole(pieces in output()) {

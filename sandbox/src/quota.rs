@@ -63,7 +63,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// So many bytes per second, and twice as many at once.
+    /// So many bytes of answers per second, and twice as many at once.
     pub fn of(per_second: u64) -> Arc<Self> {
         Arc::new(Self { per_second: per_second.max(1), said_at: Mutex::new(Instant::now()) })
     }
@@ -98,7 +98,7 @@ pub struct Allowance {
     pub cells: Arc<Count>,
     /// Those with a browser.
     pub browsers: Arc<Count>,
-    /// What programs say, in bytes.
+    /// What programs say, in bytes of answers.
     pub said: Arc<Flow>,
 }
 

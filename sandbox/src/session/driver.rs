@@ -391,9 +391,10 @@ impl Core {
         }
         match message {
             FromCell::Output { execution, stream, bytes } => {
-                self.count(inner, cell.id, bytes.len());
-                self.collector(cell.id, execution)?
-                    .map_or(Ok(()), |collector| collector.output(stream, &bytes))
+                let collector = self.collector(cell.id, execution)?;
+                let said = collector.map_or(Ok(bytes.len()), |collector| collector.output(stream, &bytes))?;
+                self.count(inner, cell.id, said);
+                Ok(())
             }
             FromCell::Value { execution, json } => {
                 self.count(inner, cell.id, json.len());
