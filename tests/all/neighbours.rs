@@ -184,7 +184,7 @@ fn a_hostile_native_neighbour_causes_no_errors(_: &Shared) -> Result<()> {
         "while :; do :; done",
         "f() { f | f & }; f; sleep 5",
         "while :; do head -c 4M /dev/zero > $RANDOM || rm -f *; done",
-        "tail -c 1G /dev/zero",
+        "cat /dev/zero | tail -c 1G",
         "cat /dev/zero",
         &fetch,
     ]

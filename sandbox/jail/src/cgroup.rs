@@ -157,6 +157,9 @@ pub struct Remains {
     pub reading: Reading,
 }
 
+/// What all cells together weigh beside anything else on the host.
+const ALL_CELLS_SIXTEENTHS: u64 = 2;
+
 impl Tree {
     /// Makes `<parent>` in every hierarchy, capped at `memory_bytes`, with a `pool` for zygotes and cells that nobody
     /// took. `zygote_uid` may have cells born beneath it.
@@ -183,7 +186,7 @@ impl Tree {
         for root in tree.limit_roots() {
             make(&root.join(parent).join("pool"))?;
         }
-        tree.favor_pool()?;
+        tree.weigh_all()?;
         if let Some(root) = tree.unified() {
             // Birth in a group needs write access to the nearest group above both it and the zygote: clone(2),
             // CLONE_INTO_CGROUP.
@@ -242,19 +245,24 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives a group below our own so many sixteenths of the usual weight for the processors.
-    fn weigh(&self, group: &str, sixteenths: u64) -> Result<(), CgroupError> {
+    /// Gives one of our groups so many sixteenths of the usual weight for the processors.
+    fn weigh(&self, group: &Path, sixteenths: u64) -> Result<(), CgroupError> {
         let (root, usual) = match &self.layout {
             Layout::V2 { root } => (root, 100),
             Layout::V1 { cpu, .. } => (cpu, 1024),
         };
-        let path = root.join(&self.parent).join(group);
-        CpuController::new(path, self.v2()).set_shares(usual * sixteenths / 16).map_err(limit_error)
+        CpuController::new(root.join(group), self.v2())
+            .set_shares(usual * sixteenths / 16)
+            .map_err(limit_error)
     }
 
-    /// A pool that starves is what neighbours of a hostile group feel first: it gets four times the share of a group.
-    fn favor_pool(&self) -> Result<(), CgroupError> {
-        self.weigh("pool", 4 * 16)
+    /// Who waits for whom: all cells for what else the host does, the warden, the API and the kernel's own threads among it,
+    /// without which no cell gets on. Among them a pool that starves is what neighbours of a hostile group feel first: it
+    /// gets four times the share of a group.
+    fn weigh_all(&self) -> Result<(), CgroupError> {
+        let all = Path::new(&self.parent);
+        self.weigh(all, ALL_CELLS_SIXTEENTHS)?;
+        self.weigh(&all.join("pool"), 4 * 16)
     }
 
     /// Gives a group a sixteenth of the weight of others, or the same again. Nothing depends on it: where the group is gone,
@@ -263,7 +271,8 @@ impl Tree {
     /// Not `cpu.idle`: that is so little weight that the kernel cannot tell any more how it is spread over the processors,
     /// and leaves two equal sessions of such a group with a third and two thirds of them, for as long as they run.
     pub fn put_last(&self, group: GroupId, last: bool) {
-        let _equals = self.weigh(&group.to_string(), if last { 1 } else { 16 });
+        let group = Path::new(&self.parent).join(group.to_string());
+        let _equals = self.weigh(&group, if last { 1 } else { 16 });
     }
 
     /// Attaches a zygote to the pool.

@@ -236,7 +236,7 @@ impl Warden {
             // More that start at once only keep each other waiting, and everybody else.
             Class::Browser | Class::Native => {
                 let starting = self.cells.values().filter(|c| c.kind == kind && c.state == State::Born);
-                self.starts_max.saturating_sub(starting.count())
+                self.starts_max(kind).saturating_sub(starting.count())
             }
             Class::Wasm | Class::Files => BIRTHS_MAX,
         };
@@ -245,6 +245,18 @@ impl Warden {
                 log(&format!("order a cell: {error}"));
                 return self.pause_refill();
             }
+        }
+    }
+
+    /// How many cells of a kind may start at once. One, if all that wait for it come last: others have the processors
+    /// meanwhile.
+    fn starts_max(&self, kind: Kind) -> usize {
+        let for_others =
+            |waiting: &Waiting| waiting.kind == kind && !self.precedence.is_last(waiting.take.group);
+        if self.precedence.is_contended() && !self.waiting.iter().any(for_others) {
+            1
+        } else {
+            self.starts_max
         }
     }
 

@@ -59,6 +59,11 @@ impl Precedence {
         self.groups.get(&group).is_some_and(|usage| usage.last)
     }
 
+    /// Whether somebody comes last, and who comes last is not alone.
+    pub fn is_contended(&self) -> bool {
+        self.groups.len() > 1 && self.groups.values().any(|usage| usage.last)
+    }
+
     /// Judges by what was used since the last look: who comes last from now on, and who does not any more.
     pub fn look(&mut self, now: Boottime) -> Vec<(GroupId, bool)> {
         let since = self.since.replace(now).unwrap_or(now);
@@ -154,7 +159,7 @@ mod tests {
         assert_eq!(looks(&mut precedence, 20, &[(1, 60), (2, 40)]), []);
         // So it is on a machine half of which is used by somebody else.
         assert_eq!(looks(&mut precedence, 20, &[(1, 35), (2, 15)]), []);
-        assert!(precedence.is_last(group(1)) && !precedence.is_last(group(2)));
+        assert!(precedence.is_last(group(1)) && !precedence.is_last(group(2)) && precedence.is_contended());
         assert_eq!(looks(&mut precedence, 20, &[(1, 5), (2, 15)]), [(group(1), false)]);
         looks(&mut precedence, 40, &[]);
         assert!(precedence.groups.is_empty());
@@ -172,6 +177,7 @@ mod tests {
     fn the_second_who_takes_all_is_the_first_ones_equal() {
         let mut precedence = Precedence::new(2);
         assert_eq!(looks(&mut precedence, 9, &[(1, 100)]), [(group(1), true)]);
+        assert!(!precedence.is_contended(), "nobody else is there");
         // The newcomer gets all, as long as the other comes last.
         let changes = looks(&mut precedence, 9, &[(1, 0), (2, 100)]);
         assert!(changes.contains(&(group(1), false)) && changes.contains(&(group(2), true)), "{changes:?}");
