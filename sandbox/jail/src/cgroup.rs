@@ -157,9 +157,6 @@ pub struct Remains {
     pub reading: Reading,
 }
 
-/// What all cells together weigh beside anything else on the host.
-const ALL_CELLS_SIXTEENTHS: u64 = 2;
-
 impl Tree {
     /// Makes `<parent>` in every hierarchy, capped at `memory_bytes`, with a `pool` for zygotes and cells that nobody
     /// took. `zygote_uid` may have cells born beneath it.
@@ -186,7 +183,7 @@ impl Tree {
         for root in tree.limit_roots() {
             make(&root.join(parent).join("pool"))?;
         }
-        tree.weigh_all()?;
+        tree.favor_pool()?;
         if let Some(root) = tree.unified() {
             // Birth in a group needs write access to the nearest group above both it and the zygote: clone(2),
             // CLONE_INTO_CGROUP.
@@ -256,13 +253,9 @@ impl Tree {
             .map_err(limit_error)
     }
 
-    /// Who waits for whom: all cells for what else the host does, the warden, the API and the kernel's own threads among it,
-    /// without which no cell gets on. Among them a pool that starves is what neighbours of a hostile group feel first: it
-    /// gets four times the share of a group.
-    fn weigh_all(&self) -> Result<(), CgroupError> {
-        let all = Path::new(&self.parent);
-        self.weigh(all, ALL_CELLS_SIXTEENTHS)?;
-        self.weigh(&all.join("pool"), 4 * 16)
+    /// A pool that starves is what neighbours of a hostile group feel first: it gets four times the share of a group.
+    fn favor_pool(&self) -> Result<(), CgroupError> {
+        self.weigh(&Path::new(&self.parent).join("pool"), 4 * 16)
     }
 
     /// Gives a group a sixteenth of the weight of others, or the same again. Nothing depends on it: where the group is gone,
