@@ -2,7 +2,7 @@
 
 use crate::Shared;
 use crate::cdp::open;
-use anchorhold_tests::{Client, Options, Server};
+use anchorhold_tests::{Client, Options, Server, host};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::net::TcpStream;
@@ -133,16 +133,27 @@ fn a_terminal_is_a_shells(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+/// Waits until a program of the session sleeps: a key that comes before is the shell's.
+fn sleeps(session: &str) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(20);
+    let name = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    while !host::cell_processes(session.trim_start_matches("ses_")).iter().any(|pid| name(pid) == "sleep\n") {
+        ensure!(Instant::now() < end, "nothing sleeps");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 fn keys_interrupt_and_jobs_are_controlled(shared: &Shared) -> Result<()> {
     let (client, session, mut person) = seated(shared)?;
     person.types("sleep 1000\n")?;
     person.sees("sleep 1000\r\n")?;
-    std::thread::sleep(Duration::from_millis(200));
+    sleeps(&session)?;
     person.types("\u{3}echo code $?\n")?;
     person.sees("code 130")?;
     person.types("sleep 1000\n")?;
     person.sees("sleep 1000\r\n")?;
-    std::thread::sleep(Duration::from_millis(200));
+    sleeps(&session)?;
     person.types("\u{1a}")?;
     person.sees("Stopped")?;
     ensure!(person.runs("jobs")?.contains("Stopped"), "no job");
