@@ -81,7 +81,9 @@ pub(crate) enum Wanted {
 #[derive(Debug)]
 pub(crate) struct Hub {
     socket: PathBuf,
-    pub(crate) runtime: Handle,
+    runtime: Handle,
+    /// Ends the tasks of [`Hub::spawn`].
+    stop: CancellationToken,
     link: Mutex<Option<Link>>,
     sessions: Mutex<HashMap<SessionId, Arc<Inner>>>,
     survivors: Mutex<HashMap<SessionId, Vec<Given>>>,
@@ -136,6 +138,7 @@ impl Sandbox {
         let hub = Arc::new(Hub {
             socket: socket.to_owned(),
             runtime: Handle::current(),
+            stop: CancellationToken::new(),
             link: Mutex::default(),
             sessions: Mutex::default(),
             survivors: Mutex::default(),
@@ -147,11 +150,11 @@ impl Sandbox {
         });
         let greeted = tokio::time::timeout(CONNECT_WAIT, hub.greet_until_it_works()).await;
         let greeted = greeted.map_err(|_| Error::Unavailable)?;
-        let stop = CancellationToken::new();
-        hub.runtime.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&hub).watch()));
+        hub.spawn(Arc::clone(&hub).watch());
         let broken = hub.install(greeted, &HashSet::new());
-        hub.runtime.spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&hub).serve(broken)));
-        Ok((Self { hub, _tasks: Arc::new(stop.drop_guard()) }, receiver))
+        hub.spawn(Arc::clone(&hub).serve(broken));
+        let tasks = Arc::new(hub.stop.clone().drop_guard());
+        Ok((Self { hub, _tasks: tasks }, receiver))
     }
 
     /// What the warden has zygotes for; empty while it is away.
@@ -242,6 +245,12 @@ impl Sandbox {
 }
 
 impl Hub {
+    /// Starts a task that ends with the sandbox: what a cell says to whoever comes next must not be read by one that
+    /// is gone.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(self.stop.clone().run_until_cancelled_owned(task));
+    }
+
     /// Says something to the warden. `false`: there is none.
     pub(crate) fn tell(&self, message: &ToWarden) -> bool {
         let link =

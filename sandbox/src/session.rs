@@ -389,7 +389,7 @@ impl Inner {
             Some((cell, base_us, walls)) => {
                 core.hold(&cell, base_us, Accounted::default(), counted).taking = Some(taking);
                 core.walls = walls.or(core.walls.take());
-                self.hub.runtime.spawn(cell::read(Arc::clone(self), Arc::clone(&cell)));
+                self.hub.spawn(cell::read(Arc::clone(self), Arc::clone(&cell)));
                 let effects = match wanted {
                     Wanted::Context(key) => core.state.taken(key, id),
                     Wanted::Files => core.files_taken(&self.hub, cell),

@@ -217,7 +217,7 @@ impl Core {
         held.lost_at = started.checked_add(Duration::from_micros(hard_us)).map(|hard| hard + LOST_AFTER);
         if u128::from(limits.cpu_us) * 1000 < u128::from(job.timeout_us) * u128::from(limits.cpu_millicores) {
             let ceiling = held.meter.counter_after(limits.cpu_us);
-            inner.hub.runtime.spawn(guard_cpu(Arc::clone(inner), Arc::clone(&held.cell), execution, ceiling));
+            inner.hub.spawn(guard_cpu(Arc::clone(inner), Arc::clone(&held.cell), execution, ceiling));
         }
     }
 

@@ -130,7 +130,7 @@ impl Inner {
         (held.nameless, held.attaching) = (true, Some(generation));
         self.attaching.send_modify(|count| *count += 1);
         cell.say(&ToCell::Attach { generation });
-        self.hub.runtime.spawn(cell::read(Arc::clone(self), cell));
+        self.hub.spawn(cell::read(Arc::clone(self), cell));
     }
 }
 
