@@ -11,9 +11,17 @@ use rustix::net::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
 
+/// Workspaces that are closed at once. They spend their time waiting for the kernel, and all who wait are served together:
+/// one after the other, a session's end would wait for the ends of everybody's before it.
+const AT_ONCE: usize = 16;
 /// What tells the program that it is to close descriptors.
 pub const VERB: &str = "close";
+
+/// What follows a descriptor when the warden has it no more.
+const GONE_HERE: () = ();
 
 /// The process, as the warden sees it. It ends with this.
 #[derive(Debug)]
@@ -33,7 +41,10 @@ impl Closer {
 
     /// Has the last descriptor of a session's workspace closed.
     pub fn close(&self, session: SessionId, root: OwnedFd) -> Result<(), PacketError> {
-        packet::send(&self.socket, &session, &[root.as_fd()])
+        packet::send(&self.socket, &session, &[root.as_fd()])?;
+        drop(root);
+        // Only from now on the other one is the last, and this process will not be the one that waits.
+        packet::send(&self.socket, &GONE_HERE, &[])
     }
 
     /// The next session whose workspace is gone. Call it when there is something to read.
@@ -60,10 +71,26 @@ impl Drop for Closer {
 pub fn run() -> Result<(), PacketError> {
     // The warden ends when it is told to, and this with it. No set of signals is refused.
     let _blocked = SigSet::all().thread_block();
+    let turn = Mutex::new(());
+    thread::scope(|scope| {
+        for _ in 1..AT_ONCE {
+            // Without it, or with fewer, what comes waits for its turn.
+            let _fewer = thread::Builder::new().spawn_scoped(scope, || close_what_comes(&turn));
+        }
+        close_what_comes(&turn)
+    })
+}
+
+fn close_what_comes(turn: &Mutex<()>) -> Result<(), PacketError> {
     let socket = io::stdin();
     loop {
-        match packet::receive::<SessionId>(&socket) {
-            Ok((session, roots)) => {
+        let received = {
+            let _turn = turn.lock();
+            packet::receive::<SessionId>(&socket)
+                .and_then(|(session, roots)| Ok((session, roots, packet::receive::<()>(&socket)?)))
+        };
+        match received {
+            Ok((session, roots, _)) => {
                 drop(roots);
                 packet::send(&socket, &session, &[])?;
             }
