@@ -272,7 +272,7 @@ fn comes_last(server: &Server, cell: u32) -> Result<bool> {
 }
 
 /// A tenant that uses more than its share of the processors weighs less than others, until it has come down to it. The other
-/// one never does.
+/// one never does. While nothing else runs, all together weigh less beside the host.
 fn who_takes_all_processors_comes_last(_: &Shared) -> Result<()> {
     let _alone = alone();
     let server = Server::start(Options::default())?;
@@ -308,10 +308,26 @@ fn who_takes_all_processors_comes_last(_: &Shared) -> Result<()> {
         Ok(())
     };
     until(true)?;
+    // Now nothing runs that does not come last, and then something does, and all groups weigh what they should beside the host.
+    let all_until = |last: bool, run: &dyn Fn() -> Result<()>| -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(10);
+        while (weight(&server.cgroup())? < 16) != last {
+            ensure!(Instant::now() < end, "all last is not {last}");
+            run()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    all_until(true, &|| modest.execute(&session, "python", "1").map(drop))?;
+    let pause = json!({"language": "python", "code": "import time; time.sleep(1)", "background": true});
+    modest.post(&format!("/v1/sessions/{session}/executions"), &pause)?.expect(202);
+    all_until(false, &|| Ok(()))?;
+    all_until(true, &|| modest.execute(&session, "python", "1").map(drop))?;
     for session in begun {
         greedy.close(&session)?;
     }
     until(false)?;
+    all_until(false, &|| Ok(()))?;
     server.stop()?;
     Ok(())
 }

@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const OWN_TASKS: u32 = 64;
 /// Period of the CPU quota, in microseconds.
 const PERIOD_US: u64 = 100_000;
+/// What a group weighs for the processors, unless something else is said: the kernel's default.
+const USUAL: u64 = 64;
 /// How long processes that were killed may take to leave their group.
 const EMPTY_WAIT: Duration = Duration::from_secs(5);
 
@@ -242,30 +244,36 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives one of our groups so many sixteenths of the usual weight for the processors.
-    fn weigh(&self, group: &Path, sixteenths: u64) -> Result<(), CgroupError> {
+    /// Gives one of our groups so many [`USUAL`]ths of the usual weight for the processors.
+    fn weigh(&self, group: &Path, parts: u64) -> Result<(), CgroupError> {
         let (root, usual) = match &self.layout {
             Layout::V2 { root } => (root, 100),
             Layout::V1 { cpu, .. } => (cpu, 1024),
         };
-        CpuController::new(root.join(group), self.v2())
-            .set_shares(usual * sixteenths / 16)
-            .map_err(limit_error)
+        CpuController::new(root.join(group), self.v2()).set_shares(usual * parts / USUAL).map_err(limit_error)
     }
 
     /// A pool that starves is what neighbours of a hostile group feel first: it gets four times the share of a group.
     fn favor_pool(&self) -> Result<(), CgroupError> {
-        self.weigh(&Path::new(&self.parent).join("pool"), 4 * 16)
+        self.weigh(&Path::new(&self.parent).join("pool"), 4 * USUAL)
     }
 
-    /// Gives a group a sixteenth of the weight of others, or the same again. Nothing depends on it: where the group is gone,
-    /// all groups are equals.
+    /// Gives a group a sixty-fourth of the weight of others, or the same again. Nothing depends on it: where the group is
+    /// gone, all groups are equals.
+    ///
+    /// So little, because the kernel (6.18) lets two processes that wake each other all the time run on for a multiple of what
+    /// their weight gives them, while others wait: with a sixteenth, a neighbour of such a pair waited twice as long.
     ///
     /// Not `cpu.idle`: that is so little weight that the kernel cannot tell any more how it is spread over the processors,
     /// and leaves two equal sessions of such a group with a third and two thirds of them, for as long as they run.
     pub fn put_last(&self, group: GroupId, last: bool) {
         let group = Path::new(&self.parent).join(group.to_string());
-        let _equals = self.weigh(&group, if last { 1 } else { 16 });
+        let _equals = self.weigh(&group, if last { 1 } else { USUAL });
+    }
+
+    /// Gives all groups together a sixteenth of their weight beside what else there is on the host, or all of it again.
+    pub fn put_all_last(&self, last: bool) {
+        let _as_it_was = self.weigh(Path::new(&self.parent), if last { USUAL / 16 } else { USUAL });
     }
 
     /// Attaches a zygote to the pool.

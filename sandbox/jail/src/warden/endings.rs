@@ -22,6 +22,7 @@ impl Warden {
             self.timers.insert((at, Timer::Deadline(id)));
             self.watch_precedence();
         }
+        self.weigh_all();
     }
 
     pub(super) fn kill(&mut self, id: CellId, cause: Cause) {

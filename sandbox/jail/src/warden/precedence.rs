@@ -1,10 +1,14 @@
 //! Which groups come last for the processors: those that have just used more than their share of them.
 //!
 //! All groups have the same weight, which divides the processors fairly and leaves whoever wants little of them waiting
-//! for time slices of those who take all that they can get. A group that comes last has a sixteenth of that weight, and is
-//! nearly as good as absent for the others; when it has come down to its share, it is one of them again. So whoever wants
+//! for time slices of those who take all that they can get. A group that comes last has a sixty-fourth of that weight, and
+//! is nearly as good as absent for the others; when it has come down to its share, it is one of them again. So whoever wants
 //! less than a share waits for nobody, and no two that want more than theirs are kept waiting for each other.
+//!
+//! While nothing runs but what comes last, all groups together weigh little, too, beside the rest of the host: beside the
+//! kernel's threads and this service, which others wait for. One who is alone keeps the usual weight.
 
+use super::cell::Cell;
 use super::{Timer, Warden};
 use crate::control::Boottime;
 use crate::id::GroupId;
@@ -30,6 +34,8 @@ pub struct Precedence {
     since: Option<Boottime>,
     looks: u64,
     groups: HashMap<GroupId, Usage>,
+    /// The whole tree comes last.
+    all: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +50,7 @@ struct Usage {
 impl Precedence {
     /// For a machine with so many processors.
     pub fn new(processors: usize) -> Self {
-        Self { processors: processors as u64, since: None, looks: 0, groups: HashMap::new() }
+        Self { processors: processors as u64, since: None, looks: 0, groups: HashMap::new(), all: false }
     }
 
     /// A group has used so much of one processor, in microseconds.
@@ -116,10 +122,23 @@ impl Warden {
         for (group, last) in self.precedence.look(now) {
             self.tree.put_last(group, last);
         }
+        self.weigh_all();
         if running || !self.precedence.groups.is_empty() {
             self.timers.insert((now.plus_us(LOOK_EVERY_US), Timer::Precedence));
         } else {
             self.precedence.since = None;
+        }
+    }
+
+    /// Weighs the whole tree by what runs in it.
+    pub(super) fn weigh_all(&mut self) {
+        let precedence = &self.precedence;
+        let goes_first = |cell: &Cell| {
+            cell.deadline.is_some() && cell.place.is_some_and(|(group, _)| !precedence.is_last(group))
+        };
+        let all = precedence.is_contended() && !self.cells.values().any(goes_first);
+        if std::mem::replace(&mut self.precedence.all, all) != all {
+            self.tree.put_all_last(all);
         }
     }
 }
