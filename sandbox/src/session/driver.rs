@@ -196,6 +196,9 @@ impl Core {
         };
         let Some((packets, descriptors)) = job.packets.take() else { return };
         wake(inner, held);
+        // Before the cell is told: it may grow at once, and would pay for what it did not have yet. Read for its first
+        // execution only.
+        let memory_start_bytes = Some(held.meter.memory_at_start(&held.cell.counters));
         let started = Instant::now();
         let hard_us = job.timeout_us.saturating_add(HARD_GRACE_US);
         inner.hub.tell(&ToWarden::Arm { cell, execution, at: boottime_in(hard_us) });
@@ -206,8 +209,7 @@ impl Core {
             id: execution,
             collector: Collector::new(limits.output_bytes, job.feed.clone()),
             started,
-            // Read after the cell was told: it is the same memory, and the cell need not wait.
-            memory_start_bytes: Some(held.meter.memory_at_start(&held.cell.counters)),
+            memory_start_bytes,
             stop: None,
             ended: None,
             input_bytes: 0,
