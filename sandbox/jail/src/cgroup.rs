@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 const OWN_TASKS: u32 = 64;
 /// Period of the CPU quota, in microseconds.
 const PERIOD_US: u64 = 100_000;
-/// What a group weighs for the processors, unless something else is said: the kernel's default.
+/// Parts of what a group usually weighs for the processors, which is the kernel's default.
 const USUAL: u64 = 64;
 /// How long processes that were killed may take to leave their group.
 const EMPTY_WAIT: Duration = Duration::from_secs(5);
@@ -244,7 +244,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives one of our groups so many [`USUAL`]ths of the usual weight for the processors.
+    /// Gives one of our groups so many parts of the usual weight for the processors, which has [`USUAL`] of them.
     fn weigh(&self, group: &Path, parts: u64) -> Result<(), CgroupError> {
         let (root, usual) = match &self.layout {
             Layout::V2 { root } => (root, 100),
