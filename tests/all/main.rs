@@ -96,6 +96,8 @@ const ROOMS: &[Room] = &[
     standby::all,
     hostile::all,
     native::all,
+    native::packages::all,
+    native::walls::all,
     machine::all,
     unruly::all,
     preview::all,

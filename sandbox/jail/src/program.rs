@@ -121,14 +121,8 @@ struct Order {
     program: Option<Program>,
 }
 
-/// How a zygote is copied, and what its copies do. All but the first two are called in a copy.
+/// What the copies of a zygote do.
 pub trait Copies {
-    /// In the zygote, before a copy is made.
-    fn before(&self);
-    /// In the zygote, after it was.
-    fn after(&self);
-    /// First thing in a copy.
-    fn begin(&self);
     /// Runs without walls, and is nothing that a session has to do with. Whether it went well.
     fn get_ready(&self) -> bool;
     /// Behind the walls; never comes back.
@@ -143,7 +137,6 @@ impl Spare {
             detach(ends)?;
             let (input, output) = own_pipes();
             let not_ready = LockError::Program(Errno::ENOEXEC);
-            copies.begin();
             if early && !copies.get_ready() || nix::unistd::write(output, &[0]).is_err() {
                 return Err(not_ready);
             }

@@ -239,15 +239,12 @@ impl Station {
     /// The same for a zygote whose copies are not what cells consist of, but are beside a pid 1 that becomes `first`, a
     /// program of ours: see [`crate::twin`].
     pub fn serve_copies(self, first: File, copies: &impl Copies) -> Result<(), ZygoteError> {
-        crate::huge::fold_memory();
+        if let Err(error) = crate::snapshot::settle_memory() {
+            eprintln!("a zygote's memory stays where it is, which makes cells slower: {error}");
+        }
         let mut nursery = Nursery::new(self.class, first.as_fd())
             .map_err(|errno| ZygoteError::Confine("stacks for what is born here", errno))?;
-        self.attend(|birth, control| {
-            copies.before();
-            let born = nursery.bear(&birth, control, copies);
-            copies.after();
-            born
-        })
+        self.attend(|birth, control| nursery.bear(&birth, control, copies))
     }
 
     /// Says warm, then has a cell born for each order. What is open now is the allow-list for every birth.

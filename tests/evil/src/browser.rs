@@ -91,10 +91,6 @@ fn lock_up(commit: &Commit, [files, workspace]: &[OwnedFd; 2]) -> Result<Walls, 
 struct Copy;
 
 impl Copies for Copy {
-    fn before(&self) {}
-    fn after(&self) {}
-    fn begin(&self) {}
-
     fn get_ready(&self) -> bool {
         true
     }

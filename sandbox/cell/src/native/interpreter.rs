@@ -109,18 +109,6 @@ impl Copied {
 }
 
 impl Copies for Copied {
-    fn before(&self) {
-        self.0.before_fork();
-    }
-
-    fn after(&self) {
-        self.0.after_fork();
-    }
-
-    fn begin(&self) {
-        self.0.begin();
-    }
-
     fn get_ready(&self) -> bool {
         self.0.run(PYTHON_PREPARE)
     }
