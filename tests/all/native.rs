@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 tests!(
     python_is_the_one_that_analysts_know,
     what_ipython_adds_to_the_language_is_there,
+    what_ipython_can_be_told_holds_for_plain_programs,
+    a_module_is_found_as_soon_as_it_is_written,
     frames_figures_and_markup_are_results,
     errors_tell_where,
     python_reads_its_input_and_its_directory,
@@ -116,6 +118,46 @@ fn what_ipython_adds_to_the_language_is_there(shared: &Shared) -> Result<()> {
     assert_eq!(value(&python("_ + 1, __name__, len(In) > 3")?), "(8, '__main__', True)");
     let answer = client.execute(&session, "python", "\n\n1 / 0")?;
     ensure!(answer["error"]["traceback"].to_string().contains("line 3"), "{answer:#}");
+    client.close(&session)?;
+    Ok(())
+}
+
+fn what_ipython_can_be_told_holds_for_plain_programs(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    let python = |code: &str| run(&client, &session, "python", code);
+    python("x = 6\nx * 7")?;
+    assert_eq!(value(&python("In[-2], Out[1], _i, _1, _")?), r"('x = 6\nx * 7', 42, 'x = 6\nx * 7', 42, 42)");
+    python("shown = get_ipython().display_formatter.formatters['text/html']")?;
+    python("shown.for_type(int, lambda number: f'<b>{number}</b>')")?;
+    assert_eq!(python("5")?["results"][0]["mime"], json!({"text/plain": "5", "text/html": "<b>5</b>"}));
+    python("shown.pop(int); get_ipython().ast_node_interactivity = 'all'")?;
+    assert_eq!(python("'a'\n'b'")?["results"].as_array().map(Vec::len), Some(2));
+    let taught = "import ast\n\
+        class Doubled(ast.NodeTransformer):\n\
+        \x20   def visit_Constant(self, node): return ast.copy_location(ast.Constant(node.value * 2), node)\n\
+        get_ipython().ast_node_interactivity = 'last_expr'\n\
+        get_ipython().ast_transformers.append(Doubled())";
+    python(taught)?;
+    assert_eq!(value(&python("21")?), "42");
+    python("get_ipython().ast_transformers.clear()")?;
+    python("get_ipython().events.register('post_run_cell', lambda ran: print('ran', ran.info.raw_cell))")?;
+    assert_eq!(python("y = 1")?["stdout"], "ran y = 1\n");
+    assert_eq!(value(&python("import asyncio\nawait asyncio.sleep(0, 9)")?), "9");
+    client.close(&session)?;
+    Ok(())
+}
+
+fn a_module_is_found_as_soon_as_it_is_written(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    let session = session(&client)?;
+    for number in 0..4 {
+        let import = format!("import module{number}\nmodule{number}.n");
+        let answer = client.execute(&session, "python", &import)?;
+        assert_eq!(answer["error"]["name"], "ModuleNotFoundError");
+        run(&client, &session, "bash", &format!("echo n = {number} > module{number}.py"))?;
+        assert_eq!(value(&run(&client, &session, "python", &import)?), number.to_string());
+    }
     client.close(&session)?;
     Ok(())
 }

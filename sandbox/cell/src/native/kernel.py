@@ -7,9 +7,11 @@ open, `V <length>` and a rich value, `D <length>` and how it ended. No program t
 
 import ast
 import base64
+import contextlib
 import ctypes
 import gc
 import importlib
+import itertools
 import json
 import os
 import random
@@ -19,14 +21,34 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 import uuid
 
+from IPython.core.autocall import IPyAutocall
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.history import HistoryManager
+from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
+from IPython.core.macro import Macro
+
 VALUE_BYTES_MAX = 2 * 1024 * 1024
+# The state of a Mersenne twister: 624 words.
+TWISTER_BYTES = 624 * 4
+# As text these are what `repr` says, and nothing else is made of them unless IPython is told to.
+SCALARS = (bool, int, str)
 SITE = os.path.expanduser("~/.local/lib/python3.11/site-packages")
 
 shell = None
 pools = None
+# For each format that IPython makes of a value, what makes it, by type; and what that was for scalars at first.
+printers = []
+usual = {}
+# What `numpy.random.rand` and its like draw from.
+twister = None
+# How many directories the zygote has imported from. They are the image's, which does not change.
+imported = 0
 running = False
 executions = 0
 
@@ -63,14 +85,17 @@ def warm():
     real, send = send, lambda kind, payload=b"": None
     stdout = sys.stdout
     sys.stdout = open(os.devnull, "w")
-    for code in (
-        "import numpy, pandas, matplotlib.pyplot as plt\n1 + 1",
+    often = (
         "df = pandas.DataFrame({'a': range(10), 'b': list('abcdefghij')})\ndf.groupby('b').a.sum().reset_index()",
         "df",
-        "plt.plot([1, 2, 3]); plt.title('x')",
-        "import csv, io, re, datetime, requests\nprint(1)",
+        "int(df.a.sum())",
+        "print(1)",
         "1 / 0",
-    ):
+    )
+    run({"code": "import csv, io, re, datetime, requests, numpy, pandas, matplotlib.pyplot as plt"})
+    run({"code": "plt.plot([1, 2, 3]); plt.title('x')"})
+    # Python writes to its code until it has seen often enough what passes there, and a copy pays for each page it writes.
+    for code in often * 16:
         run({"code": code})
     sys.stdout = stdout
     send = real
@@ -84,33 +109,50 @@ def warm():
 
 def tidy():
     """What every copy would do for the first time is done once, here: there it would cost milliseconds and memory."""
-    global pools
+    global imported, pools, printers, twister
+    import numpy
     from threadpoolctl import ThreadpoolController
 
     pools = ThreadpoolController()
-    reseed()
-    rehearse()
+    printers = [formatter.type_printers for formatter in shell.display_formatter.formatters.values()]
+    usual.update((kind, [by_type.get(kind) for by_type in printers]) for kind in SCALARS)
+    numpy.random.seed(0)
+    address = numpy.random.mtrand._rand._bit_generator.ctypes.state_address
+    twister = (ctypes.c_char * TWISTER_BYTES).from_address(address)
+    importlib.invalidate_caches()
+    imported = len(sys.path_importer_cache)
+    for _ in range(16):
+        reseed()
+        rehearse()
 
 
 def rehearse():
-    """Runs a program that does nothing, and leaves no trace of it."""
-    stdout, sys.stdout = sys.stdout, open(os.devnull, "w")
-    shell.run_cell("None", store_history=False)
-    shell.display_formatter.format(2)
-    importlib.invalidate_caches()
-    sys.stdout.close()
-    sys.stdout = stdout
+    """What happens around every program, without one."""
+    global send
+    real, send = send, lambda kind, payload=b"": None
+    json.loads('{"code": null}')
+    look_again()
+    before_program()
+    run_tree(plain("None"), "<execution>", None)
+    shell.push({}, interactive=False)
+    value(True, {"text/plain": "2"})
+    after_program()
+    send = real
 
 
 def make_shell():
-    from IPython.core.compilerop import CachingCompiler
-    from IPython.core.displayhook import DisplayHook
-    from IPython.core.displaypub import DisplayPublisher
-    from IPython.core.history import HistoryManager
-    from IPython.core.interactiveshell import InteractiveShell
-
     # It would be a file and a thread.
     HistoryManager.enabled = False
+
+    class History(HistoryManager):
+        def store_inputs(self, number, source, source_raw=None):
+            """In `In` and `_i`, and nowhere else."""
+            raw = (source_raw or source).rstrip("\n")
+            self.input_hist_parsed.append(source.rstrip("\n"))
+            self.input_hist_raw.append(raw)
+            last = [self.shell.user_ns.get(name, "") for name in (f"_i{number - 1}", "_i", "_ii")]
+            names = dict(zip(("_i", "_ii", "_iii", f"_i{number}"), (*last, raw)))
+            self.shell.push(names, interactive=False)
 
     class Publisher(DisplayPublisher):
         def publish(self, data, metadata=None, source=None, *, transient=None, update=False, **kwargs):
@@ -124,7 +166,11 @@ def make_shell():
             if result is None or self.quiet():
                 return
             self.update_user_ns(result)
-            data, _ = self.compute_format_data(result)
+            kind = type(result)
+            if kind in SCALARS and [by_type.get(kind) for by_type in printers] == usual[kind]:
+                data = {"text/plain": repr(result)}
+            else:
+                data, _ = self.compute_format_data(result)
             value(True, data)
 
     class Compiler(CachingCompiler):
@@ -135,6 +181,10 @@ def make_shell():
         displayhook_class = Hook
         display_pub_class = Publisher
         compiler_class = Compiler
+
+        def init_history(self):
+            self.history_manager = History(shell=self, parent=self)
+            self.configurables.append(self.history_manager)
 
         def enable_gui(self, gui=None):
             pass
@@ -149,39 +199,92 @@ def make_shell():
         def showsyntaxerror(self, *args, **kwargs):
             pass
 
-        def transform_cell(self, raw_cell):
-            """What is Python already is left as it is: to look for everything that IPython adds to the language takes
-            longer than most programs."""
-            return raw_cell if is_plain(raw_cell) else super().transform_cell(raw_cell)
+        def _format_exception_for_storage(self, exception, *args, **kwargs):
+            # For a notebook's file, and slower than most programs.
+            return {}
+
+        def _tee(self, channel):
+            # It would keep all output for such a file, and stand in the way of every print.
+            return contextlib.nullcontext()
 
         def system(self, command):
             """Output goes where that of the program goes; IPython would open a terminal for it."""
             command = self.var_expand(command, depth=1)
             self.user_ns["_exit_code"] = stream(command)
             # It may have installed something.
-            importlib.invalidate_caches()
+            look_again()
 
     made = Shell.instance(colors="nocolor", autoindent=False)
     made.run_line_magic("matplotlib", "inline")
     return made
 
 
-def is_plain(code):
-    """Whether IPython would make nothing else of it: it is Python, not pasted from a session (`In [1]: x` is Python, too),
-    and not a single line that begins with the name of a command, a macro or what is called by its name alone."""
-    from IPython.core.autocall import IPyAutocall
-    from IPython.core.macro import Macro
-
+def plain(code):
+    """The program as a tree, when IPython would make nothing else of it: it is Python, waits for nothing outside of its
+    functions, is not pasted from a session (`In [1]: x` is Python, too), and is not a single line that begins with the name
+    of a command, a macro or what is called by its name alone."""
+    if "await" in code or "async" in code or shell.ast_transformers:
+        return None
     try:
-        ast.parse(code)
+        tree = ast.parse(code)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
+        return None
     code = code.strip()
     word = re.match(r"\w*", code)[0]
     if word == "In":
-        return False
-    called = isinstance(shell.user_ns.get(word), (IPyAutocall, Macro))
-    return "\n" in code or not (called or shell.find_magic(word))
+        return None
+    if "\n" not in code and word.isidentifier():
+        called = isinstance(shell.user_ns.get(word), (IPyAutocall, Macro))
+        return None if called or shell.find_magic(word) else tree
+    return tree
+
+
+def run_plain(code, tree):
+    """What IPython does with such a program. The way to it through all that it could have been is longer than most
+    programs are."""
+    result = ExecutionResult(ExecutionInfo(code, True, False, True, None, None, transformed_cell=code))
+    number = result.execution_count = shell.execution_count
+    shell.execution_count += 1
+    before_program()
+    shell.events.trigger("pre_run_cell", result.info)
+    try:
+        shell.history_manager.store_inputs(number, code)
+        run_tree(tree, shell.compile.cache(code, number), result)
+        shell.last_execution_succeeded = result.success
+        shell.last_execution_result = result
+    finally:
+        after_program()
+        shell.events.trigger("post_run_cell", result)
+    return result
+
+
+def run_tree(tree, name, result):
+    shell.displayhook.exec_result = result
+    with shell.builtin_trap, shell.display_trap:
+        interactivity = shell.ast_node_interactivity
+        runs = shell.run_ast_nodes(tree.body, name, interactivity, compiler=shell.compile, result=result)
+        # It waits for nothing, so it ends at once.
+        with contextlib.suppress(StopIteration):
+            runs.send(None)
+    shell.displayhook.exec_result = None
+
+
+def before_program():
+    shell.events.trigger("pre_execute")
+
+
+def after_program():
+    shell.events.trigger("post_execute")
+
+
+def look_again():
+    """A program may have written what the next one imports; the image stays as it is. Its directories came first."""
+    known = sys.path_importer_cache
+    for path in list(itertools.islice(reversed(known), max(len(known) - imported, 0))):
+        if known[path] is None or not os.path.isabs(path):
+            del known[path]
+        else:
+            known[path].invalidate_caches()
 
 
 def stream(command):
@@ -199,6 +302,7 @@ def stream(command):
 
 def prepare():
     """Gets ready for a session that nobody knows yet, and may become another program. No wall stands."""
+    threading.main_thread()._set_native_id()
     reseed()
     sys.stdout.reconfigure(line_buffering=True)
     sys.path.insert(0, "")
@@ -241,9 +345,7 @@ def reseed():
     ssl.RAND_add(os.urandom(32), 32.0)
     tempfile._name_sequence = None
     uuid._node = None
-    numpy = sys.modules.get("numpy")
-    if numpy:
-        numpy.random.seed(list(os.urandom(32)))
+    twister.raw = os.urandom(TWISTER_BYTES)
 
 
 def execute(job):
@@ -280,11 +382,13 @@ def replace_input(path):
 def run(job):
     global running, executions
     executions += 1
-    importlib.invalidate_caches()
+    look_again()
     failure = None
     running = True
     try:
-        result = shell.run_cell(job["code"], store_history=True)
+        code = job["code"]
+        tree = plain(code)
+        result = run_plain(code, tree) if tree else shell.run_cell(code, store_history=True)
         failure = result.error_before_exec or result.error_in_exec
     except BaseException as error:
         failure = error
