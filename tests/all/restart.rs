@@ -19,6 +19,7 @@ tests!(
     a_killed_keeper_ends_the_warden_in_order,
     a_killed_zygote_takes_no_cell,
     what_closes_workspaces_may_be_killed,
+    many_workspaces_that_do_not_go_hold_nobody_up,
     a_stopped_server_leaves_nothing,
     odd_files_in_its_directories_are_passed_over,
     a_ledger_that_is_none_is_refused,
@@ -416,19 +417,51 @@ fn a_ledger_that_is_none_is_refused(_: &Shared) -> Result<()> {
     Ok(())
 }
 
+/// The process that waits in a warden's place until workspaces are gone.
+fn closer(warden: u32) -> Result<u32> {
+    let mut all = host::processes("anchorhold-warden").into_iter();
+    let closer = all.find(|p| {
+        p.arguments.ends_with(" close ") && host::status(p.pid, "PPid") == Some(warden.to_string())
+    });
+    Ok(closer.context("nothing closes workspaces")?.pid)
+}
+
+/// However many sessions end while their workspaces do not go, the warden serves others, and all of them end.
+fn many_workspaces_that_do_not_go_hold_nobody_up(_: &Shared) -> Result<()> {
+    const SESSIONS: usize = 300;
+    let server = Server::start(Options::default())?;
+    let client = server.client()?;
+    let pid = closer(server.warden_pid().context("a warden")?)?;
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).context("a process id")?;
+    let sessions = (0..SESSIONS)
+        .map(|_| {
+            let session = client.session(&json!({}))?;
+            client.execute(&session, "javascript", "1")?;
+            Ok(session)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+    std::thread::scope(|scope| {
+        let ends: Vec<_> = sessions.iter().map(|session| scope.spawn(|| client.close(session))).collect();
+        std::thread::sleep(Duration::from_secs(2));
+        let other = client.session(&json!({}))?;
+        let answer = client.execute(&other, "javascript", "6 * 7")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+        assert_eq!(answer["status"], "succeeded", "{answer}");
+        client.close(&other)?;
+        ends.into_iter().try_for_each(|end| end.join().map_err(|_| anyhow::anyhow!("panicked"))?.map(drop))
+    })?;
+    server.stop()?;
+    Ok(())
+}
+
 /// The process that waits in the warden's place until a workspace is gone, killed with one in hand: that session ends all the
 /// same, and so does the next.
 fn what_closes_workspaces_may_be_killed(_: &Shared) -> Result<()> {
     let server = Server::start(Options::default())?;
     let client = server.client()?;
     let warden = server.warden_pid().context("a warden")?;
-    let closer = || {
-        let mut all = host::processes("anchorhold-warden").into_iter();
-        all.find(|p| {
-            p.arguments.ends_with(" close ") && host::status(p.pid, "PPid") == Some(warden.to_string())
-        })
-    };
-    let first = closer().context("nothing closes workspaces")?.pid;
+    let first = closer(warden)?;
     let pid = rustix::process::Pid::from_raw(first.cast_signed()).context("a process id")?;
     let session = client.session(&json!({}))?;
     client.execute(&session, "python", "open('/workspace/f', 'w').write('x' * 1000)")?;
@@ -441,7 +474,7 @@ fn what_closes_workspaces_may_be_killed(_: &Shared) -> Result<()> {
     assert!(!ending.is_finished(), "its workspace was not waited for");
     kill(first);
     ending.join().map_err(|_| anyhow::anyhow!("panicked"))??;
-    let second = closer().context("it was not started again")?.pid;
+    let second = closer(warden)?;
     assert_ne!(first, second);
     let session = client.session(&json!({}))?;
     let answer = client.execute(&session, "python", "6 * 7")?;

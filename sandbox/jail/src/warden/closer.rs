@@ -8,6 +8,7 @@ use crate::id::SessionId;
 use crate::packet::{self, PacketError};
 use nix::sys::signal::SigSet;
 use rustix::net::{Shutdown, shutdown};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +18,9 @@ use std::thread;
 /// Workspaces that are closed at once. They spend their time waiting for the kernel, and all who wait are served together:
 /// one after the other, a session's end would wait for the ends of everybody's before it.
 const AT_ONCE: usize = 16;
+/// What it has in hand at most. So many, and what it says of them, always fit into the socket: otherwise each side would
+/// wait for the other one to read, once enough sessions end together.
+const IN_HAND_MAX: usize = 2 * AT_ONCE;
 /// What tells the program that it is to close descriptors.
 pub const VERB: &str = "close";
 
@@ -28,6 +32,8 @@ const GONE_HERE: () = ();
 pub struct Closer {
     socket: OwnedFd,
     process: Child,
+    waiting: VecDeque<(SessionId, OwnedFd)>,
+    in_hand: usize,
 }
 
 impl Closer {
@@ -36,20 +42,34 @@ impl Closer {
         let (ours, theirs) = packet::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(VERB).env_clear().stdin(theirs).stdout(Stdio::null()).stderr(Stdio::inherit());
-        Ok(Self { socket: ours, process: command.spawn()? })
+        Ok(Self { socket: ours, process: command.spawn()?, waiting: VecDeque::new(), in_hand: 0 })
     }
 
     /// Has the last descriptor of a session's workspace closed.
-    pub fn close(&self, session: SessionId, root: OwnedFd) -> Result<(), PacketError> {
-        packet::send(&self.socket, &session, &[root.as_fd()])?;
-        drop(root);
-        // Only from now on the other one is the last, and this process will not be the one that waits.
-        packet::send(&self.socket, &GONE_HERE, &[])
+    pub fn close(&mut self, session: SessionId, root: OwnedFd) -> Result<(), PacketError> {
+        self.waiting.push_back((session, root));
+        self.hand_over()
     }
 
     /// The next session whose workspace is gone. Call it when there is something to read.
-    pub fn closed(&self) -> Result<SessionId, PacketError> {
-        Ok(packet::receive(&self.socket)?.0)
+    pub fn closed(&mut self) -> Result<SessionId, PacketError> {
+        let (session, _) = packet::receive(&self.socket)?;
+        self.in_hand = self.in_hand.saturating_sub(1);
+        self.hand_over()?;
+        Ok(session)
+    }
+
+    fn hand_over(&mut self) -> Result<(), PacketError> {
+        while self.in_hand < IN_HAND_MAX
+            && let Some((session, root)) = self.waiting.pop_front()
+        {
+            packet::send(&self.socket, &session, &[root.as_fd()])?;
+            drop(root);
+            // Only from now on the other one is the last, and this process will not be the one that waits.
+            packet::send(&self.socket, &GONE_HERE, &[])?;
+            self.in_hand += 1;
+        }
+        Ok(())
     }
 }
 
