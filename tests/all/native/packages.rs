@@ -2,7 +2,7 @@
 
 use super::{run, value};
 use crate::Shared;
-use anchorhold_tests::{Options, Server, host};
+use anchorhold_tests::{Client, Options, Server, host};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
@@ -11,6 +11,15 @@ tests!(
     npm_installs_packages_and_runs_scripts,
     a_hostile_install_script_stays_in_its_session,
 );
+
+/// A server whose operator allows a host of this machine, and a session that lists it.
+fn reaching(host: &str) -> Result<(Server, Client, String)> {
+    let server = Server::start(Options::default().with("egress", "allow_private", &format!("[\"{host}\"]")))?;
+    let client = server.client()?;
+    let network = json!({"mode": "allow", "hosts": [host]});
+    let session = client.session(&json!({"runtime": "native", "network": network}))?;
+    Ok((server, client, session))
+}
 
 /// A package index on this machine: `pip install` reaches it through the way out, and only when the session lists it.
 fn packages_come_by_the_sessions_list(_: &Shared) -> Result<()> {
@@ -23,10 +32,7 @@ fn packages_come_by_the_sessions_list(_: &Shared) -> Result<()> {
         false => ("text/html", format!("<a href=\"/{name}\">{name}</a>").into_bytes()),
     })?;
     let host = format!("127.0.0.1:{}", index.port);
-    let server = Server::start(Options::default().with("egress", "allow_private", &format!("[\"{host}\"]")))?;
-    let client = server.client()?;
-    let network = json!({"mode": "allow", "hosts": [host]});
-    let session = client.session(&json!({"runtime": "native", "network": network}))?;
+    let (server, client, session) = reaching(&host)?;
     // This index is at an address that is also the cell's own, so the way out has to be named.
     let install = format!(
         "%pip install -q --proxy http://127.0.0.1:3128 --index-url http://{host}/simple --trusted-host 127.0.0.1 \
@@ -80,10 +86,7 @@ fn npm_installs_packages_and_runs_scripts(_: &Shared) -> Result<()> {
         ("application/json", all.to_string().into_bytes())
     })?;
     let host = format!("127.0.0.1:{}", index.port);
-    let server = Server::start(Options::default().with("egress", "allow_private", &format!("[\"{host}\"]")))?;
-    let client = server.client()?;
-    let network = json!({"mode": "allow", "hosts": [host]});
-    let session = client.session(&json!({"runtime": "native", "network": network}))?;
+    let (server, client, session) = reaching(&host)?;
     let project = json!({"name": "project", "scripts": {"hello": "node -e \"console.log(require('anchorhold-greeting'))\""}});
     client.put(&format!("/v1/sessions/{session}/files/package.json"), project.to_string())?.expect(201);
     // This registry is at an address that is also the cell's own, so the way out has to be named.
