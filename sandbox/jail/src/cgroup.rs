@@ -169,7 +169,7 @@ impl Tree {
         zygote_uid: u32,
     ) -> Result<Self, CgroupError> {
         let tree = Self { layout, parent: parent.to_owned() };
-        for root in tree.limit_roots() {
+        for root in tree.session_roots() {
             make(&root.join(parent))?;
         }
         match &tree.layout {
@@ -177,12 +177,13 @@ impl Tree {
                 delegate(root)?;
                 delegate(&root.join(parent))?;
             }
-            Layout::V1 { time: Time::Unified(root) | Time::Cpuacct(root), .. } => {
+            Layout::V1 { time: Time::Unified(root), .. } => {
                 make(&root.join(parent))?;
             }
+            Layout::V1 { .. } => {}
         }
         tree.limit_memory(Path::new(parent), memory_bytes)?;
-        for root in tree.limit_roots() {
+        for root in tree.session_roots() {
             make(&root.join(parent).join("pool"))?;
         }
         tree.favor_pool()?;
@@ -208,20 +209,37 @@ impl Tree {
         }
     }
 
-    /// Mount points of the hierarchies that hold limits.
-    fn limit_roots(&self) -> Vec<&Path> {
+    /// Mount points of the hierarchies in which sessions have groups.
+    fn session_roots(&self) -> Vec<&Path> {
         match &self.layout {
             Layout::V2 { root } => vec![root],
+            Layout::V1 { memory, pids, cpu, time: Time::Cpuacct(time) } if time != cpu => {
+                vec![memory, pids, cpu, time]
+            }
             Layout::V1 { memory, pids, cpu, .. } => vec![memory, pids, cpu],
         }
     }
 
     fn all_roots(&self) -> Vec<&Path> {
-        let mut roots = self.limit_roots();
-        if let Layout::V1 { time: Time::Unified(root) | Time::Cpuacct(root), .. } = &self.layout {
+        let mut roots = self.session_roots();
+        if let Layout::V1 { time: Time::Unified(root), .. } = &self.layout {
             roots.push(root);
         }
         roots
+    }
+
+    /// Where a cell's CPU time is counted, if not where its memory is. `cpu` and `cpuacct` are one hierarchy on most v1
+    /// hosts, so this is below the session's group, whose quota then holds.
+    fn time_path(&self, (group, session): (GroupId, SessionId), cell: CellId) -> Option<PathBuf> {
+        match &self.layout {
+            Layout::V2 { .. } => None,
+            Layout::V1 { time: Time::Unified(root), .. } => {
+                Some(root.join(&self.parent).join(cell_name(cell)))
+            }
+            Layout::V1 { time: Time::Cpuacct(root), .. } => {
+                Some(root.join(self.session_path(group, session)).join(cell_name(cell)))
+            }
+        }
     }
 
     fn memory_root(&self) -> &Path {
@@ -309,7 +327,7 @@ impl Tree {
         limits: &CellLimits,
     ) -> Result<(), CgroupError> {
         let path = self.session_path(group, session);
-        for root in self.limit_roots() {
+        for root in self.session_roots() {
             let above = root.join(&self.parent).join(group.to_string());
             if make(&above)? && self.v2() {
                 delegate(&above)?;
@@ -349,21 +367,14 @@ impl Tree {
         let memory = self.memory_root().join(session_path.join(cell_name(cell)));
         make(&memory)?;
         let mut groups = vec![memory.clone()];
-        let time = match &self.layout {
-            Layout::V2 { .. } => None,
-            Layout::V1 { pids, cpu, time, .. } => {
-                groups.extend([pids.join(&session_path), cpu.join(&session_path)]);
-                Some(match time {
-                    Time::Unified(root) => root.join(&self.parent).join(cell_name(cell)),
-                    Time::Cpuacct(root) => {
-                        let path = root.join(&self.parent).join(cell_name(cell));
-                        make(&path)?;
-                        groups.push(path.clone());
-                        path
-                    }
-                })
+        let time = self.time_path((group, session), cell);
+        if let Layout::V1 { pids, cpu, time: kept, .. } = &self.layout {
+            groups.extend([pids.join(&session_path), cpu.join(&session_path)]);
+            if let (Time::Cpuacct(_), Some(path)) = (kept, &time) {
+                make(path)?;
+                groups.push(path.clone());
             }
-        };
+        }
         // A process that one of them started meanwhile is seen the next time; its own are born where it is.
         let mut moved = HashSet::new();
         loop {
@@ -392,12 +403,12 @@ impl Tree {
             }
             Layout::V1 { .. } => ("cpuacct.usage", "memory.max_usage_in_bytes", "memory.oom_control"),
         };
-        let files = [
-            time.join(cpu),
-            group.memory.join("memory.stat"),
-            group.memory.join(peak),
-            group.memory.join(oom),
-        ];
+        let mut peak = group.memory.join(peak);
+        if self.v2() && !peak.exists() {
+            // Before Linux 5.19: the last is the most that is known.
+            peak.set_file_name("memory.current");
+        }
+        let files = [time.join(cpu), group.memory.join("memory.stat"), peak, group.memory.join(oom)];
         let open = |path: &PathBuf| at(path, fs::File::open(path).map(OwnedFd::from));
         let descriptors = files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         Counters::from_descriptors(descriptors).ok_or(CgroupError::Layout("counters"))
@@ -428,19 +439,23 @@ impl Tree {
     ) -> Result<(), CgroupError> {
         if let Some((group, session)) = session {
             remove(&self.memory_root().join(self.session_path(group, session)).join(cell_name(cell)))?;
+            if let Some(time) = self.time_path((group, session), cell) {
+                remove(&time)?;
+            }
         }
         match &self.layout {
-            Layout::V1 { time: Time::Unified(root) | Time::Cpuacct(root), .. } => {
+            // It was born there.
+            Layout::V1 { time: Time::Unified(root), .. } => {
                 remove(&root.join(&self.parent).join(cell_name(cell)))
             }
-            Layout::V2 { .. } => Ok(()),
+            Layout::V1 { .. } | Layout::V2 { .. } => Ok(()),
         }
     }
 
     /// Removes a session's group, and its group's when it was the last session.
     pub fn remove_session(&self, group: GroupId, session: SessionId) -> Result<(), CgroupError> {
         let path = self.session_path(group, session);
-        for root in self.limit_roots() {
+        for root in self.session_roots() {
             remove(&root.join(&path))?;
             // Fails while other sessions of the group live.
             let _others_live = fs::remove_dir(root.join(&self.parent).join(group.to_string()));
@@ -476,27 +491,13 @@ impl Tree {
     }
 
     fn remains(&self) -> Vec<Remains> {
-        let top = self.memory_root().join(&self.parent);
         let mut found = Vec::new();
-        for group in directories(&top) {
-            for session in directories(&group) {
-                let Some(session_id) = session.file_name().and_then(|n| n.to_str()?.parse().ok()) else {
-                    continue;
-                };
-                for memory in directories(&session) {
-                    let Some(cell) =
-                        memory.file_name().and_then(|n| n.to_str()?.strip_prefix("c-")?.parse().ok())
-                    else {
-                        continue;
-                    };
-                    let time = match &self.layout {
-                        Layout::V2 { .. } => None,
-                        Layout::V1 { time: Time::Unified(root) | Time::Cpuacct(root), .. } => {
-                            Some(root.join(&self.parent).join(cell_name(cell)))
-                        }
-                    };
+        for (group, above) in named(&self.memory_root().join(&self.parent), "") {
+            for (session, above) in named(&above, "") {
+                for (cell, memory) in named(&above, "c-") {
+                    let time = self.time_path((group, session), cell);
                     let reading = self.counters(&CellGroup { memory, time }).ok().and_then(|c| c.read().ok());
-                    found.push(Remains { cell, session: session_id, reading: reading.unwrap_or_default() });
+                    found.push(Remains { cell, session, reading: reading.unwrap_or_default() });
                 }
             }
         }
@@ -577,6 +578,13 @@ fn numbers(text: &str) -> impl Iterator<Item = Pid> {
 fn directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+/// The groups in a group that are named after something, behind `prefix`.
+fn named<T: std::str::FromStr>(path: &Path, prefix: &str) -> Vec<(T, PathBuf)> {
+    let all = directories(path).into_iter();
+    all.filter_map(|path| Some((path.file_name()?.to_str()?.strip_prefix(prefix)?.parse().ok()?, path)))
+        .collect()
 }
 
 /// Every process at and below a group.
