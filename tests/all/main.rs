@@ -54,6 +54,7 @@ mod hostile;
 mod http2;
 mod inputs;
 mod isolation;
+mod kernels;
 mod limits;
 mod live;
 mod machine;
@@ -118,6 +119,7 @@ const ROOMS: &[Room] = &[
     metrics::all,
     neighbours::all,
     isolation::all,
+    kernels::all,
     takeover::all,
     faults::all,
     restart::all,

@@ -418,7 +418,7 @@ fn a_ledger_that_is_none_is_refused(_: &Shared) -> Result<()> {
 }
 
 /// The process that waits in a warden's place until workspaces are gone.
-fn closer(warden: u32) -> Result<u32> {
+pub fn closer(warden: u32) -> Result<u32> {
     let mut all = host::processes("anchorhold-warden").into_iter();
     let closer = all.find(|p| {
         p.arguments.ends_with(" close ") && host::status(p.pid, "PPid") == Some(warden.to_string())

@@ -22,7 +22,7 @@ tests!(
 const COUNTING: &str =
     "data:text/html,<title>0</title><script>setInterval(() => document.title++, 20)</script>";
 
-fn act(client: &Client, session: &str, actions: &Value) -> Result<Value> {
+pub fn act(client: &Client, session: &str, actions: &Value) -> Result<Value> {
     let path = format!("/v1/sessions/{session}/browser/actions");
     let answer = client.post(&path, &json!({"actions": actions, "timeout_seconds": 20}))?.expect(200);
     ensure!(answer["status"] == "succeeded", "{answer:#}");
@@ -34,7 +34,7 @@ fn evaluate(client: &Client, session: &str, expression: &str) -> Result<Value> {
     Ok(answer["results"][0]["value"].clone())
 }
 
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
     let end = Instant::now() + Duration::from_secs(15);
     loop {
         match ask() {
@@ -45,11 +45,11 @@ fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
     }
 }
 
-fn pids(session: &str) -> Vec<u32> {
+pub fn pids(session: &str) -> Vec<u32> {
     host::cell_processes(session.trim_start_matches("ses_"))
 }
 
-fn uid(pid: u32) -> Option<u32> {
+pub fn uid(pid: u32) -> Option<u32> {
     host::status(pid, "Uid")?.split_whitespace().next()?.parse().ok()
 }
 

@@ -3,12 +3,13 @@
 use super::cell::{Cell, State};
 use super::session::Home;
 use super::taking::{Source, write_maps};
+use super::uids::UidPair;
 use super::watch::Source as Watched;
 use super::zygotes::{Kind, Unborn, Zygote};
 use super::{RETRY_PAUSE_US, Timer, Waiting, Warden, WardenError, log, system};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
 use crate::hatch::ToCell;
-use crate::id::CellId;
+use crate::id::{CellId, SessionId};
 use crate::packet;
 use crate::zygote::Report;
 use nix::errno::Errno;
@@ -118,22 +119,38 @@ impl Warden {
         self.watch.add(cell.hatch.as_fd(), Watched::Hatch(id))?;
         self.cells.insert(id, cell);
         self.timers.insert((Boottime::now().plus_us(PREPARE_WAIT_US), Timer::Prepare(id)));
-        if kind.class == Class::Browser
-            && let Err(why) = self.identify(id)
-        {
+        let assigned = reserved.map(|take| self.assign(id, take.session)).transpose();
+        let fit = match assigned {
+            Ok(uids) if kind.class == Class::Browser => self.identify(id, uids),
+            Ok(_) => Ok(()),
+            Err(why) => Err(why),
+        };
+        if let Err(why) = fit {
             self.is_unfit(id, why);
         }
         Ok(())
     }
 
-    /// Makes a browser cell somebody, so that its browser can start before a session takes it.
-    fn identify(&mut self, id: CellId) -> Result<(), Refusal> {
-        let uids = self.uids.take().ok_or_else(|| Refusal::Capacity("user ids".into()))?;
-        let Some(cell) = self.cells.get_mut(&id) else {
-            self.uids.give_back(uids);
-            return Ok(());
-        };
-        cell.uids = Some(uids);
+    /// A cell that was made for a session is its from now on: the session is not over, and its user ids are not given to
+    /// others, before the cell is gone.
+    fn assign(&mut self, id: CellId, session: SessionId) -> Result<UidPair, Refusal> {
+        let session = self.sessions.get_mut(&session).filter(|session| session.ending.is_none());
+        let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
+        if let Some(cell) = self.cells.get_mut(&id) {
+            cell.place = Some((session.group, session.id));
+            session.cells.insert(id);
+        }
+        Ok(session.uids)
+    }
+
+    /// Makes a browser cell somebody, so that its browser can start before a session takes it: its session's user, where it
+    /// was made for one.
+    fn identify(&mut self, id: CellId, of_session: Option<UidPair>) -> Result<(), Refusal> {
+        let Some(cell) = self.cells.get_mut(&id) else { return Ok(()) };
+        if of_session.is_none() {
+            cell.uids = self.uids.take();
+        }
+        let uids = of_session.or(cell.uids).ok_or_else(|| Refusal::Capacity("user ids".into()))?;
         write_maps(cell.pid(), uids).map_err(|e| Refusal::Walls(format!("user map: {e}")))?;
         let prepare = ToCell::Prepare { require_landlock: self.config.warden.require_landlock };
         packet::send(&cell.hatch, &prepare, &[]).map_err(|e| Refusal::Walls(format!("hatch: {e}")))
@@ -146,8 +163,10 @@ impl Warden {
         self.unwatch(id);
         self.kill(id, Cause::Killed);
         self.pause_refill();
-        if self.cells.get(&id).is_some_and(|cell| cell.joined) {
-            // Whom it was for is told when it is gone.
+        if let Some(cell) = self.cells.get_mut(&id).filter(|cell| cell.ordered) {
+            if let Some(take) = cell.reserved.take() {
+                self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
+            }
             return;
         }
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -201,6 +220,8 @@ impl Warden {
         match kind.class {
             Class::Wasm => pool.wasm.max(1),
             Class::Files => pool.files.max(1),
+            // It would be nobody that a session can be.
+            Class::Browser if !self.workspaces.can_lend() => 0,
             Class::Browser => pool.browser,
             Class::Native => pool.native,
         }
@@ -213,7 +234,7 @@ impl Warden {
             .cells
             .values()
             .filter(|c| c.kind == kind && matches!(c.state, State::Born | State::Pooled))
-            .filter(|c| c.cause.is_none() && !c.joined)
+            .filter(|c| c.cause.is_none() && !c.ordered)
             .count();
         let now = Boottime::now();
         let patient = match kind.class {
@@ -234,13 +255,10 @@ impl Warden {
         let missing = (self.target(kind) + wanted).saturating_sub(born + expected);
         let most = match kind.class {
             // More that start at once only keep each other waiting, and everybody else.
-            Class::Browser | Class::Native => {
-                let starting = self.cells.values().filter(|c| c.kind == kind && c.state == State::Born);
-                self.starts_max(kind).saturating_sub(starting.count())
-            }
-            Class::Wasm | Class::Files => BIRTHS_MAX,
+            Class::Browser | Class::Native => self.starts_max(kind).saturating_sub(self.starting(kind)),
+            Class::Wasm | Class::Files => BIRTHS_MAX.saturating_sub(expected),
         };
-        for _ in 0..missing.min(room).min(most.saturating_sub(expected)) {
+        for _ in 0..missing.min(room).min(most) {
             if let Err(error) = self.order_cell(id, None) {
                 log(&format!("order a cell: {error}"));
                 return self.pause_refill();
@@ -248,9 +266,16 @@ impl Warden {
         }
     }
 
+    /// How many cells of a kind are on their way.
+    pub(super) fn starting(&self, kind: Kind) -> usize {
+        let ordered = self.serving.get(&kind).and_then(|id| self.zygotes.get(id));
+        let born = self.cells.values().filter(|cell| cell.kind == kind && cell.state == State::Born);
+        ordered.map_or(0, |(_, zygote)| zygote.expected()) + born.count()
+    }
+
     /// How many cells of a kind may start at once. One, if all that wait for it come last: others have the processors
     /// meanwhile.
-    fn starts_max(&self, kind: Kind) -> usize {
+    pub(super) fn starts_max(&self, kind: Kind) -> usize {
         let for_others =
             |waiting: &Waiting| waiting.kind == kind && !self.precedence.is_last(waiting.take.group);
         if self.precedence.is_contended() && !self.waiting.iter().any(for_others) {
@@ -260,20 +285,19 @@ impl Warden {
         }
     }
 
-    /// `take`: not for the pool, but for a session that has a home, to be born there.
+    /// `take`: not for the pool, but for a session; a native one to be born at its home.
     pub(super) fn order_cell(&mut self, id: u64, take: Option<Box<Take>>) -> Result<(), WardenError> {
         let cell = CellId::random();
         let (ours, theirs) = system("hatch", packet::pair())?;
         let flags = rustix::fs::fcntl_getfl(&ours).map(|flags| flags | rustix::fs::OFlags::NONBLOCK);
         system("hatch", flags.and_then(|flags| rustix::fs::fcntl_setfl(&ours, flags)))?;
         let birth = self.tree.birth(cell, self.config.warden.zygote_uid)?;
-        let home =
-            take.as_ref().and_then(|take| self.sessions.get(&take.session)).map(|session| &session.home);
-        let home = match home {
-            Some(Home::Made(namespaces)) => Some(namespaces),
+        let Some((kind, zygote)) = self.zygotes.get_mut(&id) else { return Ok(()) };
+        let session = take.as_ref().and_then(|take| self.sessions.get(&take.session));
+        let home = match session.map(|session| &session.home) {
+            Some(Home::Made(namespaces)) if kind.class == Class::Native => Some(namespaces),
             _ => None,
         };
-        let Some((_, zygote)) = self.zygotes.get_mut(&id) else { return Ok(()) };
         self.next_number += 1;
         let unborn = Unborn { cell, hatch: ours, reserved: take };
         zygote
@@ -284,7 +308,7 @@ impl Warden {
     /// A cell that somebody waits for will not be.
     pub(super) fn refuse_reserved(&mut self, take: Option<&Take>) {
         if let Some(take) = take {
-            let why = Refusal::Walls("a cell could not be born in its session's namespaces".into());
+            let why = Refusal::Walls("a cell for this session could not be born".into());
             self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
         }
     }

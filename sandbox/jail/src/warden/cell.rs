@@ -120,8 +120,8 @@ pub struct Cell {
     pub reserved: Option<Box<Take>>,
     /// User ids of its own, in a cell that runs as somebody before it has a session. Others get their session's.
     pub uids: Option<UidPair>,
-    /// It was born in namespaces of its session.
-    pub joined: bool,
+    /// It was made for one session, as whose user it runs; a native one was born in namespaces of it.
+    pub ordered: bool,
     /// The session that holds it, and whose groups it may be in: set before the first step towards them, so that it is
     /// cleaned up whichever of them fails.
     pub place: Option<(GroupId, SessionId)>,
@@ -149,7 +149,7 @@ impl Cell {
             kind,
             state: State::Born,
             hatch,
-            joined: reserved.is_some(),
+            ordered: reserved.is_some(),
             reserved,
             uids: None,
             assembler: Assembler::default(),

@@ -6,6 +6,7 @@
 
 use crate::id::SessionId;
 use crate::packet::{self, PacketError};
+use crate::workspace::{self, Workspace, Workspaces};
 use nix::sys::signal::SigSet;
 use rustix::net::{Shutdown, shutdown};
 use std::collections::VecDeque;
@@ -24,7 +25,9 @@ const IN_HAND_MAX: usize = 2 * AT_ONCE;
 /// What tells the program that it is to close descriptors.
 pub const VERB: &str = "close";
 
-/// What follows a descriptor when the warden has it no more.
+/// What is said first, with the vault where there is one.
+const BEGIN: () = ();
+/// What follows descriptors when the warden has them no more.
 const GONE_HERE: () = ();
 
 /// The process, as the warden sees it. It ends with this.
@@ -32,22 +35,23 @@ const GONE_HERE: () = ();
 pub struct Closer {
     socket: OwnedFd,
     process: Child,
-    waiting: VecDeque<(SessionId, OwnedFd)>,
+    waiting: VecDeque<(SessionId, Vec<OwnedFd>)>,
     in_hand: usize,
 }
 
 impl Closer {
     /// Starts it.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(workspaces: &Workspaces) -> io::Result<Self> {
         let (ours, theirs) = packet::pair()?;
+        packet::send(&ours, &BEGIN, workspaces.vault().as_slice()).map_err(io::Error::other)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(VERB).env_clear().stdin(theirs).stdout(Stdio::null()).stderr(Stdio::inherit());
         Ok(Self { socket: ours, process: command.spawn()?, waiting: VecDeque::new(), in_hand: 0 })
     }
 
-    /// Has the last descriptor of a session's workspace closed.
-    pub fn close(&mut self, session: SessionId, root: OwnedFd) -> Result<(), PacketError> {
-        self.waiting.push_back((session, root));
+    /// Has a session's workspace closed: its last descriptors, or what is left of it where an earlier process had those.
+    pub fn close(&mut self, session: SessionId, workspace: Option<Workspace>) -> Result<(), PacketError> {
+        self.waiting.push_back((session, workspace.map(Workspace::into_descriptors).unwrap_or_default()));
         self.hand_over()
     }
 
@@ -61,11 +65,12 @@ impl Closer {
 
     fn hand_over(&mut self) -> Result<(), PacketError> {
         while self.in_hand < IN_HAND_MAX
-            && let Some((session, root)) = self.waiting.pop_front()
+            && let Some((session, held)) = self.waiting.pop_front()
         {
-            packet::send(&self.socket, &session, &[root.as_fd()])?;
-            drop(root);
-            // Only from now on the other one is the last, and this process will not be the one that waits.
+            let descriptors: Vec<_> = held.iter().map(AsFd::as_fd).collect();
+            packet::send(&self.socket, &session, &descriptors)?;
+            drop(held);
+            // Only from now on the others are the last, and this process will not be the one that waits.
             packet::send(&self.socket, &GONE_HERE, &[])?;
             self.in_hand += 1;
         }
@@ -91,27 +96,35 @@ impl Drop for Closer {
 pub fn run() -> Result<(), PacketError> {
     // The warden ends when it is told to, and this with it. No set of signals is refused.
     let _blocked = SigSet::all().thread_block();
+    let ((), vault) = packet::receive(&io::stdin())?;
+    let vault = vault.first();
+    vault.map(workspace::enter_vault).transpose().map_err(PacketError::Io)?;
+    let is_kept = vault.is_some();
     let turn = Mutex::new(());
     thread::scope(|scope| {
         for _ in 1..AT_ONCE {
             // Without it, or with fewer, what comes waits for its turn.
-            let _fewer = thread::Builder::new().spawn_scoped(scope, || close_what_comes(&turn));
+            let _fewer = thread::Builder::new().spawn_scoped(scope, || close_what_comes(&turn, is_kept));
         }
-        close_what_comes(&turn)
+        close_what_comes(&turn, is_kept)
     })
 }
 
-fn close_what_comes(turn: &Mutex<()>) -> Result<(), PacketError> {
+/// `is_kept`: in a vault, too.
+fn close_what_comes(turn: &Mutex<()>, is_kept: bool) -> Result<(), PacketError> {
     let socket = io::stdin();
     loop {
         let received = {
             let _turn = turn.lock();
             packet::receive::<SessionId>(&socket)
-                .and_then(|(session, roots)| Ok((session, roots, packet::receive::<()>(&socket)?)))
+                .and_then(|(session, held)| Ok((session, held, packet::receive::<()>(&socket)?)))
         };
         match received {
-            Ok((session, roots, _)) => {
-                drop(roots);
+            Ok((session, held, _)) => {
+                if is_kept {
+                    workspace::take_down(session);
+                }
+                drop(held);
                 packet::send(&socket, &session, &[])?;
             }
             Err(PacketError::Closed) => return Ok(()),

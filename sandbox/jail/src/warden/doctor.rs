@@ -8,6 +8,7 @@ use crate::egress::Network;
 use crate::id::{GroupId, SessionId};
 use crate::packet;
 use crate::walls::Wall;
+use crate::workspace::Workspaces;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Serialize;
 use std::os::fd::OwnedFd;
@@ -59,12 +60,38 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         findings.push(Finding::advice(name, value.trim() != bad, format!("{path} is {}", value.trim())));
     }
     if findings.iter().all(|f| f.standing || !f.required) {
+        findings.extend(workspaces());
         match cell(config) {
             Ok(walls) => findings.extend(walls),
             Err(error) => findings.push(Finding::required("cell", Err(error))),
         }
     }
     findings
+}
+
+/// What the kernel cannot do with workspaces, and what is done instead.
+fn workspaces() -> [Finding; 2] {
+    match Workspaces::probe() {
+        Err(error) => {
+            let why = error.to_string();
+            ["workspaces", "browsers"].map(|name| Finding::required(name, Err(why.clone())))
+        }
+        Ok(workspaces) => {
+            let detached = workspaces.vault().is_none();
+            let lends = workspaces.can_lend();
+            let how = if detached {
+                "mounted nowhere"
+            } else {
+                "mounted where no cell comes: Linux before 6.15 needs that"
+            };
+            let when = if lends {
+                "can be ready before they are asked for"
+            } else {
+                "start when they are asked for: Linux before 6.3 cannot lend them a workspace"
+            };
+            [Finding::advice("workspaces", true, how.into()), Finding::advice("browsers", lends, when.into())]
+        }
+    }
 }
 
 /// Linux 5.15 is the floor.

@@ -109,9 +109,9 @@ impl Warden {
     pub(super) fn settle_session(&mut self, id: SessionId) {
         let over = |session: &&mut Session| session.ending.is_some() && session.cells.is_empty();
         let Some(session) = self.sessions.get_mut(&id).filter(over) else { return };
-        // The last descriptor of the mount.
-        let Some(root) = session.workspace.take() else { return };
-        if let Err(error) = self.closer.close(id, root) {
+        // The last descriptors of the mount.
+        let Some(workspace) = session.workspace.take() else { return };
+        if let Err(error) = self.closer.close(id, Some(workspace)) {
             log(&format!("a workspace could not be given back by another process: {error}"));
             self.session_is_gone(id);
         }
@@ -124,12 +124,15 @@ impl Warden {
             Err(error) => {
                 log(&format!("what closes workspaces has ended: {error}"));
                 self.watch.forget(Source::Closer);
-                self.closer = system("closer", Closer::start())?;
+                self.closer = system("closer", Closer::start(&self.workspaces))?;
                 self.watch.add(self.closer.as_fd(), Source::Closer)?;
-                // What it had to close was closed with it.
-                let gone = self.sessions.values().filter(|session| session.workspace.is_none());
-                for session in gone.map(|session| session.id).collect::<Vec<_>>() {
-                    self.session_is_gone(session);
+                // The descriptors that it had to close were closed with it.
+                let left = self.sessions.values().filter(|session| session.workspace.is_none());
+                for session in left.map(|session| session.id).collect::<Vec<_>>() {
+                    if let Err(error) = self.closer.close(session, None) {
+                        log(&format!("a workspace could not be given back by another process: {error}"));
+                        self.session_is_gone(session);
+                    }
                 }
             }
         }

@@ -30,6 +30,7 @@ use crate::cgroup::{CgroupError, Layout, Remains, Tree};
 use crate::control::{Boottime, Cause, Class, Digest, Take, Tombstone};
 use crate::egress::Traffic;
 use crate::id::{CellId, Id, SessionId};
+use crate::workspace::Workspaces;
 use cell::Cell;
 use closer::Closer;
 use config::Config;
@@ -82,6 +83,7 @@ struct Waiting {
     take: Take,
     /// What it waits for.
     kind: Kind,
+    asked: Boottime,
     until: Boottime,
 }
 
@@ -115,6 +117,7 @@ pub struct Warden {
     /// Browsers, and native cells, that start at once.
     starts_max: usize,
     precedence: Precedence,
+    workspaces: Workspaces,
     closer: Closer,
     life: u64,
     stopping: bool,
@@ -150,6 +153,7 @@ impl Warden {
         let tree = Tree::create(layout, &config.cgroup(), config.memory_bytes(), config.warden.zygote_uid)?;
         let mut kinds = vec![Kind { class: Class::Files, image: None }];
         kinds.extend(images.iter().map(|i| Kind { class: i.image.class, image: Some(i.image.digest) }));
+        let workspaces = system("workspaces", Workspaces::probe())?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let mut warden = Self {
             uids: Uids::new(config.warden.uid_base, config.warden.uid_count),
@@ -173,7 +177,8 @@ impl Warden {
             courtesy: HashMap::new(),
             starts_max: 2 * processors,
             precedence: Precedence::new(processors),
-            closer: system("closer", Closer::start())?,
+            closer: system("closer", Closer::start(&workspaces))?,
+            workspaces,
             stopping: false,
             config,
             tree,

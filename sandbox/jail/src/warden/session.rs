@@ -4,6 +4,7 @@ use super::uids::UidPair;
 use crate::control::{Boottime, Cause, CellLimits};
 use crate::egress::Network;
 use crate::id::{CellId, GroupId, SessionId};
+use crate::workspace::Workspace;
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
@@ -44,8 +45,8 @@ pub struct Session {
     pub network: Network,
     /// Where its native cells are born.
     pub home: Home,
-    /// The root of its workspace; `None` when it is being given back.
-    pub workspace: Option<OwnedFd>,
+    /// Its workspace; `None` when it is being given back.
+    pub workspace: Option<Workspace>,
     /// Its live cells.
     pub cells: HashSet<CellId>,
     /// When it ends by itself.

@@ -4,6 +4,7 @@ use super::cell::{State, Stopwatch, Taken};
 use super::session::{Home, Namespaces, Session};
 use super::uids::UidPair;
 use super::watch::Source as Watched;
+use super::zygotes::Kind;
 use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
 use crate::fault;
@@ -14,15 +15,15 @@ use crate::lock::GUEST_UID;
 use crate::loopback;
 use crate::packet;
 use crate::walls::{Wall, Walls};
-use crate::workspace;
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How long a request may wait for a cell.
 const TAKE_WAIT_US: u64 = 2_000_000;
-/// How long where there is no zygote yet that could fork one.
-const WARMING_WAIT_US: u64 = 8_000_000;
+/// How long where there is no zygote yet that could fork one: a Python with all its packages comes from a disk that may be
+/// slow, or busy.
+const WARMING_WAIT_US: u64 = 30_000_000;
 /// How long pid 1 may take to lock itself …
 const COMMIT_WAIT_US: u64 = 2_000_000;
 /// … and a native one to start its program before; and how long a request may wait for a browser, which takes as long to
@@ -48,8 +49,9 @@ impl Warden {
             _ if self.serving.contains_key(&kind) => TAKE_WAIT_US,
             _ => WARMING_WAIT_US,
         };
-        let until = Boottime::now().plus_us(wait_us);
-        self.waiting.push(take.group, Waiting { take, kind, until });
+        let asked = Boottime::now();
+        let until = asked.plus_us(wait_us);
+        self.waiting.push(take.group, Waiting { take, kind, asked, until });
         self.serve_waiting();
         if !self.waiting.is_empty() {
             self.timers.insert((until, Timer::Waiting));
@@ -94,24 +96,28 @@ impl Warden {
         }
         let uids = self.uids.take().ok_or_else(|| Refusal::Capacity("user ids".into()))?;
         let made = fault::step("workspace").map_err(|e| e.to_string()).and_then(|()| {
-            workspace::create(take.limits.disk_bytes, uids.guest()).map_err(|e| format!("workspace: {e}"))
+            let bytes = take.limits.disk_bytes;
+            self.workspaces.create(take.session, bytes, uids.guest()).map_err(|e| format!("workspace: {e}"))
         });
-        let made = made.and_then(|root| {
+        let made = made.and_then(|workspace| {
             let opened = fault::step("session_cgroup").map_err(|e| e.to_string());
             let opened = opened.and_then(|()| {
                 self.tree.open_session(take.group, take.session, &take.limits).map_err(|e| e.to_string())
             });
-            opened.map(|()| root)
+            opened.map(|()| workspace)
         });
         match made {
             Err(error) => {
+                if let Err(error) = self.workspaces.discard(take.session) {
+                    log(&format!("remove a session's workspace: {error}"));
+                }
                 self.uids.give_back(uids);
                 if let Err(error) = self.tree.remove_session(take.group, take.session) {
                     log(&format!("remove a session's cgroup: {error}"));
                 }
                 Err(walls(error))
             }
-            Ok(root) => {
+            Ok(workspace) => {
                 if self.precedence.is_last(take.group) {
                     // Its group may be a new one.
                     self.tree.put_last(take.group, true);
@@ -123,7 +129,7 @@ impl Warden {
                     uids,
                     network: take.network.clone(),
                     home: Home::None,
-                    workspace: Some(root),
+                    workspace: Some(workspace),
                     cells: HashSet::new(),
                     expires_at: take.expires_at,
                     ending: None,
@@ -141,7 +147,7 @@ impl Warden {
             let mut waiting = std::mem::take(&mut self.waiting);
             let next = waiting.next(|waiting| match self.source(waiting) {
                 Source::Pool => self.pools.get(&waiting.kind).is_some_and(|pool| !pool.is_empty()),
-                Source::Home => self.serving.contains_key(&waiting.kind),
+                Source::Order => self.serving.contains_key(&waiting.kind),
                 Source::Later => false,
             });
             self.waiting = waiting;
@@ -152,12 +158,18 @@ impl Warden {
                         self.commit(cell, &next.take);
                     }
                 }
-                Source::Home => self.order_at_home(next),
+                Source::Order => self.order_for(next),
                 Source::Later => {}
             }
         }
         let now = Boottime::now();
-        for waiting in self.waiting.take_out(|waiting| waiting.until <= now) {
+        // A zygote that does not stay up is not worth as much patience as one that is slow.
+        let hopeless = |kind: &Kind| self.broken.contains(kind) && !self.serving.contains_key(kind);
+        let over = |waiting: &Waiting| {
+            let until = waiting.asked.plus_us(TAKE_WAIT_US);
+            now >= if hopeless(&waiting.kind) { until.min(waiting.until) } else { waiting.until }
+        };
+        for waiting in self.waiting.take_out(over) {
             let kind = waiting.kind;
             let why = match (self.serving.get(&kind), self.failing.get(&kind)) {
                 (Some(_), None) => Refusal::Capacity("no cell came free in time".into()),
@@ -173,15 +185,19 @@ impl Warden {
 
     /// Where the cell that somebody waits for comes from.
     pub(super) fn source(&self, waiting: &Waiting) -> Source {
-        match self.sessions.get(&waiting.take.session).map(|session| &session.home) {
-            _ if waiting.kind.class != Class::Native => Source::Pool,
-            None | Some(Home::None) => Source::Pool,
-            Some(Home::Making(_)) => Source::Later,
-            Some(Home::Made(_)) => Source::Home,
+        let kind = waiting.kind;
+        match (kind.class, self.sessions.get(&waiting.take.session).map(|session| &session.home)) {
+            (Class::Native, Some(Home::Making(_))) => Source::Later,
+            (Class::Native, Some(Home::Made(_))) => Source::Order,
+            // It has to run as its session's user.
+            (Class::Browser, _) if !self.workspaces.can_lend() => {
+                if self.starting(kind) < self.starts_max(kind) { Source::Order } else { Source::Later }
+            }
+            (Class::Wasm | Class::Files | Class::Native | Class::Browser, _) => Source::Pool,
         }
     }
 
-    fn order_at_home(&mut self, waiting: Waiting) {
+    fn order_for(&mut self, waiting: Waiting) {
         let Waiting { take, kind, .. } = waiting;
         let Some(zygote) = self.serving.get(&kind).copied() else { return };
         let tag = take.tag;
@@ -244,7 +260,7 @@ impl Warden {
         if cell.kind.class == Class::Native && matches!(session.home, Home::None) {
             session.home = Home::Making(id);
         }
-        if !cell.joined && cell.uids.is_none() {
+        if !cell.ordered && cell.uids.is_none() {
             write_maps(cell.pid(), session.uids).map_err(|e| refuse("user map", &e))?;
         }
         let commit = Commit {
@@ -258,21 +274,17 @@ impl Warden {
         };
         let class = cell.kind.class;
         let until = since.plus_us(if class == Class::Native { START_WAIT_US } else { COMMIT_WAIT_US });
-        let root = session.workspace.as_ref().ok_or_else(|| Refusal::Session("it ended".into()))?;
-        let mounts = "mounts of the workspace";
-        let (lent, mounts) = match (class, cell.uids) {
-            (Class::Wasm | Class::Files, _) => (None, Vec::new()),
-            (Class::Native, _) => (None, workspace::mounts(root).map_err(|e| refuse(mounts, &e))?),
-            (Class::Browser, own) => {
-                let own = own.ok_or_else(|| Refusal::Walls("a browser without user ids".into()))?;
-                let lent = workspace::lend(root, session.uids.guest(), own.guest());
-                let [root, mount] = lent.map_err(|e| refuse(mounts, &e))?;
-                (Some(root), vec![mount])
-            }
+        let workspace = session.workspace.as_ref().ok_or_else(|| Refusal::Session("it ended".into()))?;
+        let mounts = match (class, cell.uids) {
+            (Class::Wasm | Class::Files, _) => Ok(Vec::new()),
+            (Class::Native, _) => self.workspaces.mounts(workspace),
+            (Class::Browser, None) => self.workspaces.files(workspace),
+            (Class::Browser, Some(own)) => self.workspaces.lend(workspace, session.uids.guest(), own.guest()),
         };
-        let root = lent.as_ref().unwrap_or(root);
-        let descriptors: Vec<_> =
-            std::iter::once(root.as_fd()).chain(mounts.iter().map(AsFd::as_fd)).collect();
+        let mounts = mounts.map_err(|e| refuse("mounts of the workspace", &e))?;
+        // What is lent is another root, too.
+        let root = if cell.uids.is_some() { None } else { Some(workspace.root()) };
+        let descriptors: Vec<_> = root.into_iter().chain(&mounts).map(AsFd::as_fd).collect();
         cell.state = State::Committing { tag: take.tag, since, until };
         self.timers.insert((until, Timer::Commit(id)));
         packet::send(&cell.hatch, &ToCell::Commit(commit), &descriptors).map_err(|e| refuse("hatch", &e))
@@ -425,9 +437,9 @@ impl Warden {
 pub(super) enum Source {
     /// One of those that wait.
     Pool,
-    /// Born for it, in its session's namespaces.
-    Home,
-    /// That is decided when the session's first one is complete.
+    /// Made for it, in its session's namespaces or as its user.
+    Order,
+    /// That is decided when the session's first one is complete, or fewer are on their way.
     Later,
 }
 
