@@ -29,8 +29,10 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// How long a process of our own may take to answer after its start, and to end.
-const OWN_MAX: Duration = Duration::from_secs(20);
+/// How long a process of our own may take until it answers: the warden reads all images first, from a disk that may be slow.
+const BEGIN_MAX: Duration = Duration::from_secs(120);
+/// How long it may take to end.
+const END_MAX: Duration = Duration::from_secs(20);
 /// Descriptors: some of every cell, one of every connection.
 const DESCRIPTORS: u64 = 65_536;
 /// Whoever collects numbers needs one or two.
@@ -67,7 +69,7 @@ impl Own {
 
     /// Waits until it has cleaned up and ended, for a while.
     async fn gone(mut self) {
-        let end = Instant::now() + OWN_MAX;
+        let end = Instant::now() + END_MAX;
         // It removes its socket last. Being root's, it cannot be signalled from here; the warden was told through the
         // sandbox, and tells egress.
         let left = |child: &mut Option<Child>, socket: &Path| match child {
@@ -211,7 +213,10 @@ fn start(mut command: Command, socket: &Path) -> anyhow::Result<Child> {
         if let Some(status) = child.try_wait()? {
             bail!("the process for {} ended before it answered ({status})", socket.display());
         }
-        if begun.elapsed() > OWN_MAX {
+        if begun.elapsed() > BEGIN_MAX {
+            // It must not come up later, when nobody waits for it.
+            child.kill()?;
+            child.wait()?;
             bail!("nobody answers at {}", socket.display());
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -33,8 +33,8 @@ pub(crate) const WATCH_EVERY: Duration = Duration::from_millis(100);
 const RECONNECT_EVERY: Duration = Duration::from_millis(50);
 /// How long [`Sandbox::connect`] tries, and how long a greeting may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// How long the warden may take to give a cell or refuse it; also to end a stray session.
-const TAKE_WAIT: Duration = Duration::from_secs(15);
+/// How long the warden may take to give a cell or refuse it, which it does itself after 30 s; also to end a stray session.
+const TAKE_WAIT: Duration = Duration::from_secs(40);
 /// How long a warden that died may take to be back, when all that is wanted of it is that it ends.
 const BACK_WAIT: Duration = Duration::from_secs(3);
 

@@ -40,7 +40,7 @@ fn build_module(recipe: &Recipe, store: &Store, bless: bool) -> Result<()> {
     let wasm = step(recipe, "compile the guest", || compile_guest(recipe))?;
     let snapshot = step(recipe, "take the snapshot", || snapshot(recipe, &wasm))?;
     let native = step(recipe, "compile to native code", || {
-        Ok(Engine::new(&engine::config())?.precompile_module(&snapshot)?)
+        Ok(Engine::new(&recipe.processor.settings()?)?.precompile_module(&snapshot)?)
     })?;
     let (digest, path) = store.add_blob(&native)?;
     let image = store::load_blob(&path)?;

@@ -23,7 +23,11 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duratio
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
-use crate::{guest::Guest, recipe::Recipe, store::Store};
+use crate::{
+    guest::Guest,
+    recipe::{Processor, Recipe},
+    store::Store,
+};
 
 /// Builds, checks, lists and runs anchorhold's wasm images.
 #[derive(Parser)]
@@ -42,6 +46,9 @@ enum Command {
     Build {
         /// The folder with image.toml
         folder: PathBuf,
+        /// Make native code that runs on every x86-64, not only on machines that can do what this one can
+        #[arg(long)]
+        any_processor: bool,
         /// Take what the smoke programs print as the new expectation, instead of comparing
         #[arg(long)]
         bless: bool,
@@ -115,11 +122,14 @@ fn on_large_stack(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<
 fn dispatch(arguments: Arguments) -> Result<()> {
     let store = Store::open(arguments.store)?;
     match arguments.command {
-        Command::Build { folder, bless } => build::build(&Recipe::read(&folder)?, &store, bless),
+        Command::Build { folder, any_processor, bless } => {
+            let processor = if any_processor { Processor::Any } else { Processor::This };
+            build::build(&Recipe::read(&folder, processor)?, &store, bless)
+        }
         Command::List => list(&store),
         Command::Run(run) => run_program(&run, &store),
         Command::Smoke { folder, bless } => {
-            let recipe = Recipe::read(&folder)?;
+            let recipe = Recipe::read(&folder, Processor::This)?;
             let image = store.load(&recipe.name)?;
             smoke::run(&recipe, &image, bless)
         }

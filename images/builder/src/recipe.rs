@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
+use wasmtime::{Config, Engine};
 
 use crate::{
     engine,
@@ -41,12 +41,35 @@ pub struct Recipe {
     pub kind: Kind,
     pub language: Language,
     pub version: String,
+    /// What its native code may ask of a processor.
+    pub processor: Processor,
     /// `sha256:` and the hash of all inputs.
     pub key: String,
 }
 
+/// For which machines native code is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processor {
+    /// For this one and those that can do as much.
+    This,
+    /// For every x86-64.
+    Any,
+}
+
+impl Processor {
+    /// The settings by which it is made.
+    pub fn settings(self) -> Result<Config> {
+        let mut settings = engine::config();
+        if self == Self::Any {
+            // As soon as a target is named nothing is looked up on this machine.
+            settings.target("x86_64-unknown-linux-gnu")?;
+        }
+        Ok(settings)
+    }
+}
+
 impl Recipe {
-    pub fn read(folder: &Path) -> Result<Self> {
+    pub fn read(folder: &Path, processor: Processor) -> Result<Self> {
         let path = folder.join("image.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
         let file: File = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
@@ -59,8 +82,8 @@ impl Recipe {
             bail!("{}: shared is of folders beside this one, not {other}", path.display());
         }
         let shared: Vec<_> = shared.iter().map(|other| folder.join("..").join(other)).collect();
-        let key = key(&folder, &shared, kind)?;
-        Ok(Self { folder, shared, name, kind, language, version, key })
+        let key = key(&folder, &shared, kind, processor)?;
+        Ok(Self { folder, shared, name, kind, language, version, processor, key })
     }
 }
 
@@ -70,7 +93,7 @@ fn is_plain(name: &str) -> bool {
 
 /// Hash every file of the folder and of the shared ones; for a module also the toolchain, and what the compiler of native
 /// code depends on.
-fn key(folder: &Path, shared: &[PathBuf], kind: Kind) -> Result<String> {
+fn key(folder: &Path, shared: &[PathBuf], kind: Kind, processor: Processor) -> Result<String> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
     for other in shared {
@@ -88,8 +111,8 @@ fn key(folder: &Path, shared: &[PathBuf], kind: Kind) -> Result<String> {
         hash.update(bytes);
     }
     if kind == Kind::Wasm {
-        // wasmtime's version, the engine's settings, the instruction set of this machine.
-        let engine = Engine::new(&engine::config())?;
+        // wasmtime's version, the engine's settings, the instruction set.
+        let engine = Engine::new(&processor.settings()?)?;
         let compatibility =
             BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
         hash.update(format!("format {FORMAT} engine {compatibility:016x}"));
@@ -130,7 +153,7 @@ mod tests {
         let recipe = |shared: &str| {
             let fields = "name = \"one\"\nkind = \"wasm\"\nlanguage = \"javascript\"\nversion = \"1\"";
             write("one/image.toml", &format!("{fields}\nshared = [{shared}]\n"));
-            Recipe::read(&images.path().join("one"))
+            Recipe::read(&images.path().join("one"), Processor::This)
         };
         write("toolchain.sh", "");
         write("both/prelude.js", "1");

@@ -222,7 +222,7 @@ mod tests {
         write("one/image.toml", &format!("{fields}\nshared = [\"both\"]\n"));
         write("both/lib.rs", "");
         let found = || {
-            let recipe = Recipe::read(&images.path().join("one")).unwrap();
+            let recipe = Recipe::read(&images.path().join("one"), crate::recipe::Processor::This).unwrap();
             let names = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
             programs(&recipe).map(|found| found.into_iter().map(names).collect::<Vec<_>>())
         };

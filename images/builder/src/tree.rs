@@ -22,7 +22,12 @@ pub fn build(recipe: &Recipe, store: &Store) -> Result<()> {
     fs::set_permissions(&tree, fs::Permissions::from_mode(0o755))?;
     let (list, size_bytes) = step(recipe, "list its files", || list(&tree))?;
     let digest = store.add_tree(&tree, &list)?;
-    eprintln!("{}: {} files, {:.0} MiB", recipe.name, list.lines().count(), size_bytes as f64 / f64::from(1 << 20));
+    eprintln!(
+        "{}: {} files, {:.0} MiB",
+        recipe.name,
+        list.lines().count(),
+        size_bytes as f64 / f64::from(1 << 20)
+    );
     store.publish(&Manifest {
         name: recipe.name.clone(),
         kind: recipe.kind,

@@ -96,7 +96,7 @@ impl Drop for Closer {
 pub fn run() -> Result<(), PacketError> {
     // The warden ends when it is told to, and this with it. No set of signals is refused.
     let _blocked = SigSet::all().thread_block();
-    let ((), vault) = packet::receive(&io::stdin())?;
+    let ((), vault) = packet::receive(io::stdin())?;
     let vault = vault.first();
     vault.map(workspace::enter_vault).transpose().map_err(PacketError::Io)?;
     let is_kept = vault.is_some();
