@@ -8,7 +8,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 CLIENTS := $(CACHE)/mcp-clients
 CARGO_FLAGS := --release --locked
 
-.PHONY: help demo test run bench load fuzz-api fuzz-egress browser-clients browser-apps mcp-clients mcp-conformance suites setup images build ready own check clean
+.PHONY: help demo test run bench load fuzz-api fuzz-egress browser-clients browser-apps mcp-clients mcp-conformance suites kernels setup images build ready own check clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -90,6 +90,12 @@ suites: ready $(CACHE)/suites/fetched ## tests of CPython, numpy, pandas, scikit
 $(CACHE)/suites/fetched: tests/suites/fetch.sh tests/suites/requirements.txt images/code/requirements.txt
 	@tests/suites/fetch.sh $(CACHE)/suites
 	@touch $@
+
+kernels: ready ## tests on the kernel of this Debian, emulated, with control groups v2 alone, then v1 alone; TESTS="..."
+	@program=$$(cargo test $(CARGO_FLAGS) --workspace --no-run --message-format=json | \
+		sed -n 's/.*"executable":"\([^"]*\/deps\/all-[^"]*\)".*/\1/p' | while read one; do \
+			"$$one" --list 2>/dev/null | grep -q kernels:: && echo "$$one"; done); \
+	tests/kernels/kernels.sh $(CACHE) $(CACHE)/images "$$program" $(TESTS)
 
 fuzz-egress: setup ## hosts, policies, addresses and TLS greetings of all kinds; CASES=1000000
 	PROPTEST_CASES=$(or $(CASES),1000000) cargo test $(CARGO_FLAGS) -p anchorhold-egress --lib
