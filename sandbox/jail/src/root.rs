@@ -72,13 +72,7 @@ impl Tree {
     ///
     /// `native`: this process gets a small `/tmp` of its own, which the cell's covers; and its cells may have terminals.
     pub fn enter(self, native: bool) -> Result<(), Errno> {
-        // Any directory that exists everywhere serves as the place; the old root is gone a moment later.
-        let place = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&self.0, "", rustix::fs::CWD, "/proc", place).map_err(errno)?;
-        nix::unistd::chdir("/proc")?;
-        nix::unistd::pivot_root(".", ".")?;
-        umount2(".", MntFlags::MNT_DETACH)?;
-        nix::unistd::chdir("/")?;
+        move_into(&self.0)?;
         seal("/", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
         devices(native)?;
         if native {
@@ -87,6 +81,18 @@ impl Tree {
         }
         mount(Some("proc"), "/proc", Some("proc"), PLAIN | MsFlags::MS_NODEV, NONE)
     }
+}
+
+/// Makes a mount that is attached nowhere the root of this process's mount namespace, which the old root leaves with all
+/// that is below it.
+pub(crate) fn move_into(mount: &OwnedFd) -> Result<(), Errno> {
+    // Any directory that exists everywhere serves as the place; the old root is gone a moment later.
+    let place = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount, "", rustix::fs::CWD, "/proc", place).map_err(errno)?;
+    nix::unistd::chdir("/proc")?;
+    nix::unistd::pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")
 }
 
 /// Makes a mount read-only.

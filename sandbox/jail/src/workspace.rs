@@ -11,6 +11,7 @@ use crate::fault;
 use crate::id::SessionId;
 use crate::identity;
 use crate::lock::{SHM_DIR, TMP_DIR, WORKSPACE_DIR};
+use crate::root;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -203,11 +204,7 @@ impl Vault {
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let floor = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-        // Any directory that exists everywhere serves as the place; the old root is gone a moment later.
-        move_mount(&floor, "", rustix::fs::CWD, "/proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-        nix::unistd::chdir("/proc")?;
-        nix::unistd::pivot_root(".", ".")?;
-        Ok(umount2(".", MntFlags::MNT_DETACH)?)
+        Ok(root::move_into(&floor)?)
     }
 
     /// Does something in there. A process that does not come back must not go on.

@@ -41,6 +41,41 @@ impl Finding {
     }
 }
 
+/// A setting of the kernel that some hosts have otherwise than it should be.
+struct Setting {
+    path: &'static str,
+    bad: &'static str,
+    /// What it then does.
+    so: &'static str,
+}
+
+const NO_CELLS: &str = "cells cannot get user namespaces";
+
+const SETTINGS: [Setting; 6] = [
+    Setting { path: "fs/protected_symlinks", bad: "0", so: "links in shared directories are followed" },
+    Setting { path: "kernel/kptr_restrict", bad: "0", so: "addresses of the kernel can be read" },
+    Setting { path: "kernel/unprivileged_bpf_disabled", bad: "0", so: "everybody on this host may load BPF" },
+    // Ubuntu's, since 23.10.
+    Setting { path: "kernel/apparmor_restrict_unprivileged_userns", bad: "1", so: NO_CELLS },
+    // Debian's.
+    Setting { path: "kernel/unprivileged_userns_clone", bad: "0", so: NO_CELLS },
+    Setting { path: "user/max_user_namespaces", bad: "0", so: NO_CELLS },
+];
+
+impl Setting {
+    /// Nothing where the kernel does not have it.
+    fn look(&self) -> Option<Finding> {
+        let Self { path, bad, so } = self;
+        let name = path.split_once('/')?.1;
+        let path = format!("/proc/sys/{path}");
+        let value = std::fs::read_to_string(&path).ok()?;
+        let value = value.trim();
+        let standing = value != *bad;
+        let detail = if standing { format!("{path} is {value}") } else { format!("{path} is {value}: {so}") };
+        Some(Finding::advice(name, standing, detail))
+    }
+}
+
 /// Looks at the host and builds one cell in it.
 pub fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![
@@ -51,14 +86,7 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         ),
         Finding::required("cgroups", Layout::probe().map(|l| l.name().to_owned()).map_err(|e| e.to_string())),
     ];
-    for (path, bad, name) in [
-        ("/proc/sys/fs/protected_symlinks", "0", "protected_symlinks"),
-        ("/proc/sys/kernel/kptr_restrict", "0", "kptr_restrict"),
-        ("/proc/sys/kernel/unprivileged_bpf_disabled", "0", "unprivileged_bpf_disabled"),
-    ] {
-        let value = std::fs::read_to_string(path).unwrap_or_default();
-        findings.push(Finding::advice(name, value.trim() != bad, format!("{path} is {}", value.trim())));
-    }
+    findings.extend(SETTINGS.iter().filter_map(Setting::look));
     if findings.iter().all(|f| f.standing || !f.required) {
         findings.extend(workspaces());
         match cell(config) {
