@@ -91,7 +91,7 @@ $(CACHE)/suites/fetched: tests/suites/fetch.sh tests/suites/requirements.txt ima
 	@tests/suites/fetch.sh $(CACHE)/suites
 	@touch $@
 
-kernels: ready ## tests on the kernel of this Debian, emulated, with control groups v2 alone, then v1 alone; TESTS="..."
+kernels: ready ## tests on the kernel of this Debian, emulated: control groups v2 alone, v1 alone, no Landlock; TESTS="..."
 	@program=$$(cargo test $(CARGO_FLAGS) --workspace --no-run --message-format=json | \
 		sed -n 's/.*"executable":"\([^"]*\/deps\/all-[^"]*\)".*/\1/p' | while read one; do \
 			"$$one" --list 2>/dev/null | grep -q kernels:: && echo "$$one"; done); \

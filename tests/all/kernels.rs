@@ -2,8 +2,8 @@
 //! ones are started by `make kernels`.
 
 use crate::Shared;
-use crate::restart::closer;
-use crate::standby::{act, pids, uid, until};
+use crate::restart::{closer, kill_while_it_closes};
+use crate::standby::{act, files_go_in_and_out, pids, uid};
 use anchorhold_tests::{Options, Server, host};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -15,6 +15,7 @@ tests!(
     what_keeps_workspaces_may_be_killed,
     a_browser_runs_as_its_sessions_user,
     a_session_ends_while_its_browser_starts,
+    without_landlock_that_is_said_or_refused,
 );
 
 /// Before Linux 6.15.
@@ -84,20 +85,11 @@ fn what_keeps_workspaces_may_be_killed(_: &Shared) -> Result<()> {
     let client = server.client()?;
     let warden = server.warden_pid().context("a warden")?;
     let first = closer(warden)?;
-    let pid = rustix::process::Pid::from_raw(first.cast_signed()).context("a process id")?;
     let [ends, stays] = [client.session(&json!({}))?, client.session(&json!({}))?];
     for session in [&ends, &stays] {
         client.execute(session, "python", "open('/workspace/f', 'w').write('x' * 1000)")?;
     }
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
-    let ending = std::thread::spawn({
-        let (client, session) = (client.clone(), ends.clone());
-        move || client.close(&session)
-    });
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(!ending.is_finished(), "its workspace was not waited for");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-    ending.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    kill_while_it_closes(&client, &ends, first)?;
     let second = closer(warden)?;
     assert_ne!(first, second);
     let kept = mounts(second)?;
@@ -113,28 +105,7 @@ fn a_browser_runs_as_its_sessions_user(_: &Shared) -> Result<()> {
     let server = Server::start(nothing_is_lent().with("pool", "browser", "1"))?;
     let client = server.client()?;
     let session = client.session(&json!({"browser": {}}))?;
-    client.put(&format!("/v1/sessions/{session}/files/in.txt"), "hello")?.expect(201);
-    let page = "data:text/html,<input type=file><a download=out.txt href='data:text/plain,bye'>Get</a>";
-    let answer = act(
-        &client,
-        &session,
-        &json!([
-            {"type": "navigate", "url": page},
-            {"type": "upload", "target": {"selector": "input"}, "paths": ["in.txt"]},
-            {"type": "evaluate", "expression": "document.querySelector('input').files[0].text()"},
-            {"type": "click", "target": {"text": "Get"}},
-            {"type": "screenshot", "path": "page.png"},
-        ]),
-    )?;
-    assert_eq!(answer["results"][2]["value"], "hello");
-    until("no download", || {
-        let file = client.get(&format!("/v1/sessions/{session}/files/downloads/out.txt"));
-        file.ok().filter(|file| file.status == 200)
-    })?;
-    let owners =
-        json!({"command": ["sh", "-c", "stat -c %u page.png downloads/out.txt && rm page.png && id -u"]});
-    let owners = client.execute_with(&session, &owners)?;
-    assert_eq!(owners["stdout"], "1000\n1000\n1000\n", "{owners}");
+    files_go_in_and_out(&client, &session)?;
     client.execute(&session, "python", "1")?;
     let users = users_of(&session);
     ensure!(users.len() == 1 && users.iter().all(|uid| *uid >= 1_000_000_000), "{users:?}");
@@ -173,6 +144,47 @@ fn a_session_ends_while_its_browser_starts(_: &Shared) -> Result<()> {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+    server.stop()?;
+    Ok(())
+}
+
+/// security.md 25. The kernel's command line says whether it has it; `make kernels` starts one that has not.
+fn without_landlock_that_is_said_or_refused(shared: &Shared) -> Result<()> {
+    let line = std::fs::read_to_string("/proc/cmdline")?;
+    let mut modules = line.split_whitespace().filter_map(|word| word.strip_prefix("lsm="));
+    let stands = modules.next_back().is_none_or(|all| all.split(',').any(|module| module == "landlock"));
+    let programs = [json!({"language": "python", "code": "1"}), json!({"command": ["true"]})];
+    let page = json!({"actions": [{"type": "navigate", "url": "about:blank"}]});
+    let client = shared.client()?;
+    let session = client.session(&json!({"browser": {}}))?;
+    let landlock = || -> Result<_> {
+        Ok(client.get(&format!("/v1/sessions/{session}"))?.expect(200)["isolation"]["landlock"].clone())
+    };
+    let said = if stands { "standing" } else { "absent: this kernel has none" };
+    for program in &programs {
+        let answer = client.execute_with(&session, program)?;
+        assert_eq!(answer["status"], "succeeded", "{answer}");
+        assert_eq!(landlock()?, said, "{program}");
+    }
+    act(&client, &session, &page["actions"])?;
+    assert_eq!(landlock()?, said);
+    client.close(&session)?;
+
+    let server = Server::start(Options::default().with("warden", "require_landlock", "true"))?;
+    let client = server.client()?;
+    let session = client.session(&json!({"browser": {}}))?;
+    let executions = format!("/v1/sessions/{session}/executions");
+    let actions = format!("/v1/sessions/{session}/browser/actions");
+    let asked = programs.iter().map(|program| (&executions, program)).chain([(&actions, &page)]);
+    for (path, body) in asked {
+        let answer = client.post(path, body)?;
+        if stands {
+            assert_eq!(answer.expect(200)["status"], "succeeded", "{}", answer.text());
+        } else {
+            assert_eq!(answer.problem(503), "isolation_unavailable", "{body}: {}", answer.text());
+        }
+    }
+    client.close(&session)?;
     server.stop()?;
     Ok(())
 }

@@ -455,6 +455,21 @@ fn many_workspaces_that_do_not_go_hold_nobody_up(_: &Shared) -> Result<()> {
     Ok(())
 }
 
+/// Ends a session and kills what closes workspaces while it has that one's; the session ends all the same.
+pub fn kill_while_it_closes(client: &Client, session: &str, closer: u32) -> Result<()> {
+    let pid = rustix::process::Pid::from_raw(closer.cast_signed()).context("a process id")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+    let ending = std::thread::spawn({
+        let (client, session) = (client.clone(), session.to_owned());
+        move || client.close(&session)
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!ending.is_finished(), "its workspace was not waited for");
+    kill(closer);
+    ending.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    Ok(())
+}
+
 /// The process that waits in the warden's place until a workspace is gone, killed with one in hand: that session ends all the
 /// same, and so does the next.
 fn what_closes_workspaces_may_be_killed(_: &Shared) -> Result<()> {
@@ -462,18 +477,9 @@ fn what_closes_workspaces_may_be_killed(_: &Shared) -> Result<()> {
     let client = server.client()?;
     let warden = server.warden_pid().context("a warden")?;
     let first = closer(warden)?;
-    let pid = rustix::process::Pid::from_raw(first.cast_signed()).context("a process id")?;
     let session = client.session(&json!({}))?;
     client.execute(&session, "python", "open('/workspace/f', 'w').write('x' * 1000)")?;
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
-    let ending = std::thread::spawn({
-        let (client, session) = (client.clone(), session.clone());
-        move || client.close(&session)
-    });
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(!ending.is_finished(), "its workspace was not waited for");
-    kill(first);
-    ending.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    kill_while_it_closes(&client, &session, first)?;
     let second = closer(warden)?;
     assert_ne!(first, second);
     let session = client.session(&json!({}))?;

@@ -69,16 +69,15 @@ fn spares(server: &Server) -> Result<Vec<u32>> {
     })
 }
 
-fn a_browser_is_ready_before_its_session(_: &Shared) -> Result<()> {
-    let server = Server::start(Options::default().with("pool", "browser", "1"))?;
-    let client = server.client()?;
-    let waiting = spares(&server)?;
-    let session = client.session(&json!({"browser": {}}))?;
-    client.put(&format!("/v1/sessions/{session}/files/in.txt"), "hello")?.expect(201);
+/// A page gets a file of the session's, and what the browser makes is the session's: other cells of it read, change and
+/// delete it.
+pub fn files_go_in_and_out(client: &Client, session: &str) -> Result<()> {
+    let files = format!("/v1/sessions/{session}/files");
+    client.put(&format!("{files}/in.txt"), "hello")?.expect(201);
     let page = "data:text/html,<input type=file><a download=out.txt href='data:text/plain,bye'>Get</a>";
     let answer = act(
-        &client,
-        &session,
+        client,
+        session,
         &json!([
             {"type": "navigate", "url": page},
             {"type": "upload", "target": {"selector": "input"}, "paths": ["in.txt"]},
@@ -88,18 +87,24 @@ fn a_browser_is_ready_before_its_session(_: &Shared) -> Result<()> {
         ]),
     )?;
     assert_eq!(answer["results"][2]["value"], "hello");
-    let taken: BTreeSet<_> = pids(&session).into_iter().collect();
-    ensure!(waiting.iter().all(|pid| taken.contains(pid)), "{waiting:?} waited, {taken:?} serve");
-    // What it makes is the session's: other cells of it read, change and delete it.
-    let files = format!("/v1/sessions/{session}/files");
     until("no download", || {
         client.get(&format!("{files}/downloads/out.txt")).ok().filter(|file| file.status == 200)
     })?;
-    let owners = client.post(
-        &format!("/v1/sessions/{session}/executions"),
-        &json!({"command": ["sh", "-c", "stat -c %u page.png downloads/out.txt && rm page.png && id -u"]}),
-    )?;
-    assert_eq!(owners.expect(200)["stdout"], "1000\n1000\n1000\n");
+    let owners =
+        json!({"command": ["sh", "-c", "stat -c %u page.png downloads/out.txt && rm page.png && id -u"]});
+    let owners = client.execute_with(session, &owners)?;
+    assert_eq!(owners["stdout"], "1000\n1000\n1000\n", "{owners}");
+    Ok(())
+}
+
+fn a_browser_is_ready_before_its_session(_: &Shared) -> Result<()> {
+    let server = Server::start(Options::default().with("pool", "browser", "1"))?;
+    let client = server.client()?;
+    let waiting = spares(&server)?;
+    let session = client.session(&json!({"browser": {}}))?;
+    files_go_in_and_out(&client, &session)?;
+    let taken: BTreeSet<_> = pids(&session).into_iter().collect();
+    ensure!(waiting.iter().all(|pid| taken.contains(pid)), "{waiting:?} waited, {taken:?} serve");
     // And there is one for the next session.
     let next = spares(&server)?;
     ensure!(next.iter().all(|pid| !waiting.contains(pid)), "{next:?} are the session's");

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Runs tests on the kernel of this Debian, in an emulated machine (QEMU, some twenty times slower): with control groups of
-# v2 alone, then with those of v1 alone.
+# v2 alone, with those of v1 alone, and without Landlock (`bare`).
 #
 #     kernels.sh CACHE IMAGES PROGRAM [TEST ...]
 #
 # PROGRAM is the one with the tests; beside it, or above, are those that it starts. The machine sees this one's files but
-# cannot change them, and has no network. Packages come from the Debian archive. LAYOUTS="v2 v1" says which; ACCEL=kvm is
+# cannot change them, and has no network. Packages come from the Debian archive. LAYOUTS="v2 v1 bare" says which; ACCEL=kvm is
 # quicker where it works.
 set -eu
 cache=$1 images=$2 program=$3
@@ -75,30 +75,36 @@ for one in "$(dirname "$program")"/../*; do
     if [ -f "$one" ] && [ -x "$one" ]; then cp "$one" "$programs/"; fi
 done
 
-{
-    echo "export HOME='$HOME' PATH=/usr/sbin:/usr/bin:/sbin:/bin ANCHORHOLD_IMAGE_DIR='$images' RUST_BACKTRACE=0"
-    echo "cd '$here/..' && failed=0"
-    echo "'$programs/anchorhold' doctor || failed=1"
-    # What they load comes from far, and has its time: the first that ask for it do not count.
-    for one in native::walls::nothing_random_is_anothers browser::files_go_in_and_out_by_the_workspace; do
-        echo "'$programs/deps/tests' '$one' >/dev/null 2>&1"
-    done
-    for one; do
-        echo "'$programs/deps/tests' --test-threads 1 --color never '$one' || failed=1"
-    done
-    echo "exit \$failed"
-} >"$cache/kernels/run"
+write_run() {
+    {
+        echo "export HOME='$HOME' PATH=/usr/sbin:/usr/bin:/sbin:/bin ANCHORHOLD_IMAGE_DIR='$images' RUST_BACKTRACE=0"
+        echo "cd '$here/..' && failed=0"
+        echo "'$programs/anchorhold' doctor || failed=1"
+        # What they load comes from far, and has its time: the first that ask for it do not count.
+        for one in native::walls::nothing_random_is_anothers browser::files_go_in_and_out_by_the_workspace; do
+            echo "'$programs/deps/tests' '$one' >/dev/null 2>&1"
+        done
+        for one; do
+            echo "'$programs/deps/tests' --test-threads 1 --color never '$one' || failed=1"
+        done
+        echo "exit \$failed"
+    } >"$cache/kernels/run"
+}
 
 failed=0
-for layout in ${LAYOUTS:-v2 v1}; do
+for layout in ${LAYOUTS:-v2 v1 bare}; do
     log="$cache/kernels/$layout.log"
+    case "$layout" in
+        bare) groups="v2 lsm=yama" && write_run kernels:: ;;
+        *) groups="$layout" && write_run "$@" ;;
+    esac
     timeout "$SECONDS_MAX" qemu-system-x86_64 -accel "${ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m 8G \
         -nodefaults -display none -no-reboot -serial stdio \
         -kernel "$dir/files/boot/vmlinuz-$release" -initrd "$dir/start.gz" \
-        -append "console=ttyS0 quiet panic=-1 layout=$layout run=$cache/kernels/run images=$images" \
+        -append "console=ttyS0 quiet panic=-1 layout=$groups run=$cache/kernels/run images=$images" \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -virtfs local,path="$store",mount_tag=images,security_model=none,readonly=on \
         2>&1 | sed -u 's|\r||g' | tee "$log" | grep -a --line-buffered -v -e '^\[ *[0-9]*\.' -e SeaBIOS -e 'Booting from' || true
     grep -aq '^kernels: ended with 0$' "$log" || failed=1
 done
-[ "$failed" = 0 ] && say "passed: $release, ${LAYOUTS:-v2 v1}" || die "failed"
+[ "$failed" = 0 ] && say "passed: $release, ${LAYOUTS:-v2 v1 bare}" || die "failed"
