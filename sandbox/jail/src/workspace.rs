@@ -5,7 +5,7 @@
 //! share one quota.
 //!
 //! Kernels before Linux 6.15 make no further mounts of what is attached nowhere (open_tree(2)). There each workspace is also
-//! mounted in a [`Vault`], a mount namespace that no process of a cell was ever in, and further mounts are made in there.
+//! mounted in a vault, a mount namespace that no process of a cell was ever in, and further mounts are made in there.
 
 use crate::fault;
 use crate::id::SessionId;
@@ -127,7 +127,7 @@ impl Workspaces {
         Ok(clones)
     }
 
-    /// What is to be told to who closes workspaces, before anything else: [`Workspace::descriptors`] go to it.
+    /// Where workspaces are kept, for who closes them: [`enter_vault`], [`take_down`].
     pub fn vault(&self) -> Option<BorrowedFd<'_>> {
         self.vault.as_ref().map(|vault| vault.inside.as_fd())
     }
