@@ -2,6 +2,9 @@
 //!
 //! The name comes from `ANCHORHOLD_FAULT` in the warden's environment, which only root sets. A fault can only make
 //! something fail that would have worked: it opens nothing.
+//!
+//! Two steps refuse no cell: `workspace_detached` and `workspace_lending` are what older kernels cannot do, and are done in
+//! another way where they fail.
 
 use nix::errno::Errno;
 use std::sync::OnceLock;
