@@ -5,8 +5,8 @@
 #     kernels.sh CACHE IMAGES PROGRAM [TEST ...]
 #
 # PROGRAM is the one with the tests; beside it, or above, are those that it starts. The machine sees this one's files but
-# cannot change them, and has no network. Packages come from the Debian archive. LAYOUTS="v2 v1 bare" says which; ACCEL=kvm is
-# quicker where it works.
+# cannot change them, and has no network. Packages come from the Debian archive. LAYOUTS="v2 v1 bare" says which; ACCEL=kvm
+# is quicker where it works.
 set -eu
 cache=$1 images=$2 program=$3
 shift 3
@@ -25,6 +25,7 @@ command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
 command -v cpio >/dev/null || missing="$missing cpio"
 if [ -n "$missing" ]; then
     say "installing$missing"
+    apt-get update -qq
     # shellcheck disable=SC2086  # a list of words
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
