@@ -98,6 +98,7 @@ const ROOMS: &[Room] = &[
     hostile::all,
     native::all,
     native::packages::all,
+    native::ready::all,
     native::walls::all,
     machine::all,
     unruly::all,

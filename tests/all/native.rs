@@ -1,6 +1,7 @@
 //! Native cells: what real interpreters do in them, what is around them, and what is left of them.
 
 pub mod packages;
+pub mod ready;
 pub mod walls;
 
 use crate::Shared;

@@ -103,6 +103,7 @@ impl Server {
         // Most tests need no native cells, and are about the guests of the wasm runtime.
         command
             .env("ANCHORHOLD_POOL_NATIVE", "0")
+            .env("ANCHORHOLD_POOL_NODE", "0")
             .env("ANCHORHOLD_POOL_BROWSER", "0")
             .env("ANCHORHOLD_SESSION_DEFAULT_RUNTIME", "wasm");
         command.envs(self.options.settings.iter().map(|(k, v)| (k, v)));

@@ -31,7 +31,7 @@ pub fn end_on_panic() {
 /// hangs up instead.
 pub fn wait_for_identity(hatch: &OwnedFd) -> bool {
     match packet::receive(hatch) {
-        Ok((ToCell::Prepare { require_landlock }, _)) => require_landlock,
+        Ok((ToCell::Prepare { require_landlock, .. }, _)) => require_landlock,
         _ => end(),
     }
 }
@@ -51,13 +51,17 @@ pub fn say_prepared(hatch: &OwnedFd) {
 
 /// The second half of [`wait_for_commit`].
 pub fn receive_commit<const N: usize>(hatch: &OwnedFd) -> (Commit, [OwnedFd; N]) {
-    match packet::receive(hatch) {
-        Ok((ToCell::Commit(commit), descriptors)) => {
-            descriptors.try_into().map_or_else(|_| end(), |descriptors| (commit, descriptors))
-        }
-        // The warden shrinks its pool by hanging up; anything but a commit is a broken warden.
+    match receive_order(hatch) {
+        (ToCell::Commit(commit), descriptors) => (commit, descriptors),
+        // Anything but a commit is a broken warden.
         _ => end(),
     }
+}
+
+/// What the warden says to a cell that is not committed yet. The warden shrinks its pool by hanging up, which ends the cell.
+pub fn receive_order<const N: usize>(hatch: &OwnedFd) -> (ToCell, [OwnedFd; N]) {
+    let Ok((order, descriptors)) = packet::receive(hatch) else { end() };
+    descriptors.try_into().map_or_else(|_| end(), |descriptors| (order, descriptors))
 }
 
 /// The value of a step, or the end of the cell with the reason told.

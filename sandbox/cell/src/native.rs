@@ -2,7 +2,8 @@
 //! input and output on, interrupts it and says how it ended.
 //!
 //! Python is a copy of the zygote, which is a Python that has imported what programs are likely to need. Node, bash and single
-//! programs are executed in its place. This process is a small program of its own: `anchorhold_jail::twin`.
+//! programs are executed in its place; a Node also before anybody knows its session. This process is a small program of its
+//! own: `anchorhold_jail::twin`.
 //!
 //! Two threads. The main one converses with the program, also between executions, so that what a daemon prints never
 //! fills a pipe. The receiving thread reads the hatch and answers new listeners.
@@ -17,13 +18,14 @@ use crate::orders::{self, Order};
 use crate::outbox::{self, Outbox};
 use crate::watch::{Request, State};
 use anchorhold_jail::control::Interpreter;
-use anchorhold_jail::hatch::{Execute, FromCell, How, Stream};
+use anchorhold_jail::hatch::{Execute, FromCell, How, Stream, ToCell};
 use anchorhold_jail::id::ExecutionId;
 use anchorhold_jail::packet;
-use anchorhold_jail::program::Spare;
+use anchorhold_jail::program::{Pipes, Spare};
 use anchorhold_jail::zygote::{Station, ZygoteError};
 use anchorhold_jail::{loopback, root, twin};
 use input::Input;
+use interpreter::Start;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use std::convert::Infallible;
 use std::io;
@@ -54,12 +56,22 @@ pub fn run(hatch: OwnedFd, spare: Spare, walls: &mut dyn Walling) -> Infallible 
     life::require(&hatch, spare.wait().map_err(|e| format!("a Python: {e}")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = life::require(&hatch, runtime.map_err(|e| format!("a runtime: {e}")));
-    let (commit, [files, workspace, tmp, shm]) = life::wait_for_commit(&hatch);
-    let listener = life::require(&hatch, loopback::listen().map_err(|e| format!("listen: {e}")));
-    life::require(&hatch, root::furnish(&[workspace, tmp, shm]).map_err(|e| e.to_string()));
-    let terminal = (commit.interpreter == Interpreter::Terminal).then(root::terminal).transpose();
-    let terminal = life::require(&hatch, terminal.map_err(|e| e.to_string()));
-    let pipes = life::require(&hatch, interpreter::start(&commit, spare));
+    life::say_prepared(&hatch);
+    let (commit, stage) = match life::receive_order(&hatch) {
+        (ToCell::Commit(commit), given) => {
+            let stage = life::require(&hatch, Stage::set(&Start::now(&commit), given, spare));
+            (commit, stage)
+        }
+        (ToCell::Prepare { interpreter, require_landlock }, given) => {
+            let start = Start::ahead(interpreter, require_landlock);
+            let stage = life::require(&hatch, Stage::set(&start, given, spare));
+            life::require(&hatch, talk::wait_until_there(&stage.pipes.from));
+            let (commit, []) = life::wait_for_commit(&hatch);
+            (commit, stage)
+        }
+        _ => life::end(),
+    };
+    let Stage { files, listener, terminal, pipes, is_early } = stage;
     let entered = runtime.enter();
     let input = Input::of(&files).map_err(|e| format!("open /tmp: {e}"));
     let input = life::require(&hatch, input);
@@ -70,8 +82,8 @@ pub fn run(hatch: OwnedFd, spare: Spare, walls: &mut dyn Walling) -> Infallible 
     let mut program = life::require(hatch, program.map_err(|e| format!("the program's pipes: {e}")));
     let terminal = terminal.map(Terminal::new).transpose().map_err(|e| format!("the terminal: {e}"));
     program.terminal = life::require(hatch, terminal);
-    if commit.interpreter == Interpreter::Python {
-        program.talk.mouth.tell(&interpreter::python_start(&commit));
+    if is_early {
+        program.talk.mouth.tell(&interpreter::beginning(&commit));
     }
     let (sender, mut orders) = mpsc::unbounded_channel();
     let no_thread = |e: io::Error| format!("start a thread: {e}");
@@ -84,6 +96,35 @@ pub fn run(hatch: OwnedFd, spare: Spare, walls: &mut dyn Walling) -> Infallible 
     drop((listener, entered));
     runtime.block_on(program.attend(&mut orders));
     life::end()
+}
+
+/// A cell's root with the session's files in it, and its program.
+struct Stage {
+    /// The root of the files.
+    files: OwnedFd,
+    /// What the way out will be made of.
+    listener: OwnedFd,
+    terminal: Option<OwnedFd>,
+    pipes: Pipes,
+    /// It is there before it can be given its environment, and is told.
+    is_early: bool,
+}
+
+impl Stage {
+    fn set(start: &Start<'_>, given: [OwnedFd; 4], spare: Spare) -> Result<Self, String> {
+        let [files, workspace, tmp, shm] = given;
+        let listener = loopback::listen().map_err(|e| format!("listen: {e}"))?;
+        root::furnish(&[workspace, tmp, shm]).map_err(|e| e.to_string())?;
+        let terminal = (start.interpreter == Interpreter::Terminal).then(root::terminal).transpose();
+        let terminal = terminal.map_err(|e| e.to_string())?;
+        Ok(Self {
+            files,
+            listener,
+            terminal,
+            pipes: interpreter::start(start, spare)?,
+            is_early: start.is_early(),
+        })
+    }
 }
 
 /// The cell's program.
@@ -115,12 +156,7 @@ struct Output {
 }
 
 impl Program {
-    fn new(
-        interpreter: Interpreter,
-        pipes: anchorhold_jail::program::Pipes,
-        input: Input,
-        outbox: Arc<Outbox>,
-    ) -> io::Result<Self> {
+    fn new(interpreter: Interpreter, pipes: Pipes, input: Input, outbox: Arc<Outbox>) -> io::Result<Self> {
         let pid = Pid::from_raw(pipes.pid.as_raw()).ok_or(io::ErrorKind::NotFound)?;
         let [stdout, stderr] = pipes.output.ok_or(io::ErrorKind::NotFound)?;
         let output = |stream, pipe| {

@@ -3,8 +3,8 @@
 //! The name comes from `ANCHORHOLD_FAULT` in the warden's environment, which only root sets. A fault can only make
 //! something fail that would have worked: it opens nothing.
 //!
-//! Two steps refuse no cell: `workspace_detached` and `workspace_lending` are what older kernels cannot do, and are done in
-//! another way where they fail.
+//! Three steps refuse no cell: `workspace_detached` and `workspace_lending` are what older kernels cannot do, and are done in
+//! another way where they fail; without `node_ahead` no Node waits for a session.
 
 use nix::errno::Errno;
 use std::sync::OnceLock;

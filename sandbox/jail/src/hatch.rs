@@ -23,16 +23,19 @@ pub const INPUT_BYTES_MAX: usize = 16 << 20;
 /// What the warden or the API says to pid 1 of a cell.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToCell {
-    /// From the warden, to a browser cell that nobody has taken: its user map stands, so it can start its browser and
-    /// answer [`FromCell::Prepared`]. Other cells need no such word.
+    /// From the warden, to a cell that nobody has taken: its user map stands, so it can start its program and answer
+    /// [`FromCell::Prepared`]. A browser cell waits for this word; a native one that has said `Prepared` before becomes
+    /// this interpreter, and only then gets descriptors, those of [`Self::Commit`]. Other cells need no such word.
     Prepare {
+        /// What of the image the cell runs.
+        interpreter: Interpreter,
         /// Landlock is required; without it the cell refuses.
         require_landlock: bool,
     },
     /// From the warden: take this session, lock yourself, answer [`FromCell::Ready`].
     /// Descriptors: the root of the workspace; in a browser cell also a mount of the workspace's part
     /// [`crate::lock::WORKSPACE_DIR`], in a native cell of that, of [`crate::lock::TMP_DIR`] and of
-    /// [`crate::lock::SHM_DIR`].
+    /// [`crate::lock::SHM_DIR`]. None in a native cell that was given them with [`Self::Prepare`].
     Commit(Commit),
     /// A new listener reads from here on: say [`FromCell::Attached`], then repeat everything of every execution
     /// that was not acknowledged, from its beginning.

@@ -17,8 +17,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, open_tree,
 };
 use std::fs::File;
 use std::io;
@@ -63,6 +63,16 @@ impl Workspaces {
     /// Whether a cell may run as somebody else than its session. See [`Self::lend`].
     pub fn can_lend(&self) -> bool {
         self.lends
+    }
+
+    /// Whether a workspace can be made before it is known for whom: where there is no vault, in which they have names.
+    pub fn can_create_ahead(&self) -> bool {
+        self.vault.is_none()
+    }
+
+    /// A workspace that no session has yet, where [`Self::can_create_ahead`] says so.
+    pub fn create_ahead(&self, bytes: u64, uid: u32) -> io::Result<Workspace> {
+        Ok(Workspace { root: tmpfs(bytes, uid)?, kept: None })
     }
 
     /// Makes a workspace of `bytes` for the host's user `uid`.
@@ -137,6 +147,14 @@ impl Workspace {
     /// What cells are given.
     pub fn root(&self) -> &OwnedFd {
         &self.root
+    }
+
+    /// Changes its quota. See "fspick" in the kernel's own documentation of its mount API.
+    pub fn resize(&self, bytes: u64) -> io::Result<()> {
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let context = fspick(&self.root, "", flags)?;
+        set_quota(&context, bytes)?;
+        Ok(fsconfig_reconfigure(&context)?)
     }
 
     /// All that holds it, but for what is mounted in a vault.
@@ -267,12 +285,16 @@ fn change(mount: &OwnedFd, say: impl FnOnce(&mut libc::mount_attr)) -> Result<()
     if outcome == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(nix::errno::Errno::last_raw())) }
 }
 
+fn set_quota(context: &OwnedFd, bytes: u64) -> Result<(), Errno> {
+    let inodes = (bytes / BYTES_PER_INODE).max(INODES_MIN);
+    fsconfig_set_string(context, "size", bytes.to_string())?;
+    fsconfig_set_string(context, "nr_inodes", inodes.to_string())
+}
+
 /// The file system of a workspace.
 fn tmpfs(bytes: u64, uid: u32) -> Result<OwnedFd, Errno> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let inodes = (bytes / BYTES_PER_INODE).max(INODES_MIN);
-    fsconfig_set_string(&context, "size", bytes.to_string())?;
-    fsconfig_set_string(&context, "nr_inodes", inodes.to_string())?;
+    set_quota(&context, bytes)?;
     fsconfig_set_string(&context, "mode", "0711")?;
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID

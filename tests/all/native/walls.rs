@@ -157,16 +157,8 @@ fn the_walls_of_native_cells_stand(shared: &Shared) -> Result<()> {
 /// What is in a native cell's `/dev`.
 const DEVICES: &str = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero";
 
-/// Attacks from inside, with the means that a native program has: every call of the kernel.
-fn a_hostile_program_finds_no_way(shared: &Shared) -> Result<()> {
-    let client = shared.client()?;
-    // In a Python that is made for its session, and in one that waited in the pool.
-    attack(&client, session(&client)?)?;
-    attack(&client, client.session(&json!({"runtime": "native"}))?)
-}
-
-fn attack(client: &Client, session: String) -> Result<()> {
-    let code = r#"
+/// Attacks, in Python: every call of the kernel. Says what became of them and what there is to see.
+const ATTACKS: &str = r#"
 import ctypes, errno, os, socket, json
 libc = ctypes.CDLL(None, use_errno=True)
 def call(number, *arguments):
@@ -217,7 +209,26 @@ print(json.dumps({'found': found, 'pids': pids, 'proc': sorted(n for n in os.lis
     'uid': os.getuid(), 'root': sorted(os.listdir('/')), 'devices': sorted(os.listdir('/dev')), 'hostname': os.uname().nodename,
     'descriptors': sorted(int(fd) for fd in os.listdir('/proc/self/fd'))}))
 "#;
-    let answer = run(client, &session, "python", code)?;
+
+/// Attacks from inside, with the means that a native program has.
+fn a_hostile_program_finds_no_way(shared: &Shared) -> Result<()> {
+    let client = shared.client()?;
+    // In a Python that is made for its session, and in one that waited in the pool.
+    attack(&client, session(&client)?, ("python", ATTACKS))?;
+    attack(&client, client.session(&json!({"runtime": "native"}))?, ("python", ATTACKS))
+}
+
+/// The same as a child of the session's Node.
+pub fn attack_from_node(client: &Client, session: String) -> Result<()> {
+    let code = format!(
+        "console.log(require('child_process').execFileSync('python3', ['-c', {}]).toString())",
+        json!(ATTACKS)
+    );
+    attack(client, session, ("javascript", &code))
+}
+
+fn attack(client: &Client, session: String, (language, code): (&str, &str)) -> Result<()> {
+    let answer = run(client, &session, language, code)?;
     let seen: Value = serde_json::from_str(answer["stdout"].as_str().unwrap_or_default())?;
     for (what, became) in seen["found"].as_object().context("found")? {
         ensure!(became != "done", "{what} worked: {seen:#}");

@@ -29,7 +29,7 @@ const END: u8 = 0;
 
 /// A cell from its birth on.
 pub fn live(hatch: &Hatch) -> Result<Infallible, PacketError> {
-    let (ToCell::Prepare { require_landlock }, _) = packet::receive::<ToCell>(&hatch.0)? else {
+    let (ToCell::Prepare { require_landlock, .. }, _) = packet::receive::<ToCell>(&hatch.0)? else {
         return Err(PacketError::Malformed("no identity"));
     };
     let (mut program, listener) = told(hatch, prepare(require_landlock))?;

@@ -24,6 +24,8 @@ const PYTHON_KERNEL: &str = include_str!("kernel.py");
 const NODE_KERNEL: &str = include_str!("kernel.js");
 const BASH_KERNEL: &str = include_str!("kernel.sh");
 const COMMAND_KERNEL: &str = include_str!("command.sh");
+/// Tells a Node that it is there before its session is known.
+const AHEAD: &str = "ahead";
 
 /// Makes a module of [`PYTHON_KERNEL`], since a program's `__main__` is its own, and calls its `zygote`.
 const PYTHON_BOOT: &str = "\
@@ -117,16 +119,51 @@ impl Copies for Copied {
     }
 }
 
-/// Starts the program that the session asked for, in the spare.
-pub(super) fn start(commit: &Commit, spare: Spare) -> Result<Pipes, String> {
-    spare.start(commit.require_landlock, program(commit)?).map_err(|e| e.to_string())
+/// How a cell's program is started.
+pub(super) struct Start<'a> {
+    pub(super) interpreter: Interpreter,
+    require_landlock: bool,
+    threads: u32,
+    /// The session's environment.
+    env: &'a [(String, String)],
+    /// Before anybody knows its session.
+    is_ahead: bool,
+}
+
+impl<'a> Start<'a> {
+    /// For the session that has taken its cell.
+    pub(super) fn now(commit: &'a Commit) -> Self {
+        Self {
+            interpreter: commit.interpreter,
+            require_landlock: commit.require_landlock,
+            threads: threads(commit),
+            env: &commit.env,
+            is_ahead: false,
+        }
+    }
+
+    /// For whoever will take its cell.
+    pub(super) fn ahead(interpreter: Interpreter, require_landlock: bool) -> Self {
+        Self { interpreter, require_landlock, threads: 1, env: &[], is_ahead: true }
+    }
+
+    /// Whether it is there before its environment, and has to be told of it: [`beginning`].
+    pub(super) fn is_early(&self) -> bool {
+        self.is_ahead || self.interpreter == Interpreter::Python
+    }
+}
+
+/// Starts the program in the spare.
+pub(super) fn start(start: &Start<'_>, spare: Spare) -> Result<Pipes, String> {
+    spare.start(start.require_landlock, program(start)?).map_err(|e| e.to_string())
 }
 
 /// What is executed. Nothing for Python, which is there already.
-fn program(commit: &Commit) -> Result<Option<Program>, String> {
-    let (path, arguments): (_, &[&str]) = match commit.interpreter {
+fn program(start: &Start<'_>) -> Result<Option<Program>, String> {
+    let (path, arguments): (_, &[&str]) = match start.interpreter {
         Interpreter::Own => return Err("the image has several interpreters, and none was named".into()),
         Interpreter::Python => return Ok(None),
+        Interpreter::Node if start.is_ahead => (NODE, &["node", "--no-warnings", "-e", NODE_KERNEL, AHEAD]),
         Interpreter::Node => (NODE, &["node", "--no-warnings", "-e", NODE_KERNEL]),
         Interpreter::Bash => (BASH, &["bash", "-c", BASH_KERNEL, "bash"]),
         Interpreter::Command | Interpreter::Terminal => (BASH, &["bash", "-c", COMMAND_KERNEL, "bash"]),
@@ -134,14 +171,14 @@ fn program(commit: &Commit) -> Result<Option<Program>, String> {
     let text = |text: &&str| CString::new(*text).map_err(|e| format!("{text}: {e}"));
     Ok(Some(Program {
         path: path.to_owned(),
-        at_terminal: commit.interpreter == Interpreter::Terminal,
+        at_terminal: start.interpreter == Interpreter::Terminal,
         arguments: arguments.iter().map(text).collect::<Result<_, _>>()?,
-        environment: pairs(&environment(threads(commit), &commit.env))?,
+        environment: pairs(&environment(start.threads, start.env))?,
     }))
 }
 
-/// The first that a Python is told, which was executed before anybody knew its session.
-pub(super) fn python_start(commit: &Commit) -> Vec<u8> {
+/// The first that a program is told that was there before anybody knew its session.
+pub(super) fn beginning(commit: &Commit) -> Vec<u8> {
     let threads = threads(commit);
     talk::framed(&serde_json::json!({"env": environment(threads, &commit.env), "threads": threads}))
 }

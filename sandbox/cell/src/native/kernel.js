@@ -3,6 +3,8 @@
 //
 // Descriptor 3: for each execution a line with a length, and JSON of that length. Descriptor 4: `B 0` when the input is
 // open, `V <length>` and a rich value, `D <length>` and how it ended.
+//
+// With the argument `ahead` it is there before its session: it says `R 0` when it is, and is told its environment first.
 (() => {
   'use strict';
   const fs = require('node:fs');
@@ -34,9 +36,12 @@
     for (let at = 0; at < all.length; ) at += fs.writeSync(4, all, at);
   }
 
+  // What was read and belongs to the next message.
+  let unread = Buffer.alloc(0);
+
   function receive() {
     return new Promise((done) => {
-      const parts = [];
+      const parts = [unread];
       let wanted = null;
       const take = () => {
         let all = Buffer.concat(parts);
@@ -48,6 +53,7 @@
           parts.splice(0, parts.length, all);
         }
         if (all.length < wanted) return false;
+        unread = all.subarray(wanted);
         done(JSON.parse(all.subarray(0, wanted)));
         return true;
       };
@@ -59,7 +65,7 @@
           if (!take()) read();
         });
       };
-      read();
+      if (!take()) read();
     });
   }
 
@@ -208,7 +214,21 @@
     if (!String(warning).includes('stripTypeScriptTypes')) emit.call(process, warning, ...rest);
   })(process.emitWarning);
 
+  // What is done for the first time takes longest.
+  async function rehearse() {
+    await held((await evaluate(imports('({})'), '<rehearsal>')).result);
+    util.inspect({ a: [1] }, { depth: 4 });
+    input(null).destroy();
+  }
+
+  async function beginAhead() {
+    await rehearse();
+    send('R');
+    Object.assign(process.env, (await receive()).env);
+  }
+
   (async () => {
+    if (process.argv.splice(1, 1)[0] === 'ahead') await beginAhead();
     for (;;) {
       const job = await receive();
       const before = Object.fromEntries(Object.keys(job.env).map((key) => [key, process.env[key]]));

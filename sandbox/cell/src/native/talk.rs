@@ -12,6 +12,8 @@ use tokio::net::unix::pipe;
 
 /// The longest first line of what a program says: a letter, a space, a length.
 const HEAD_BYTES_MAX: usize = 16;
+/// What a Node says first that is there before its session is known. No program of a session's has run in it.
+const THERE: &[u8] = b"R 0\n";
 
 /// What a program says.
 #[derive(Debug)]
@@ -46,6 +48,19 @@ pub(super) enum Broken {
     Closed,
     /// What it said is nothing that it may say.
     Nonsense,
+}
+
+/// Waits until a Node says that it is there.
+pub(super) fn wait_until_there(from: &OwnedFd) -> Result<(), String> {
+    let (mut said, mut length) = ([0; THERE.len()], 0);
+    while length < said.len() {
+        match rustix::io::read(from, &mut said[length..]) {
+            Ok(0) => return Err("the program ended before it was there".into()),
+            Ok(more) => length += more,
+            Err(error) => return Err(format!("hear the program: {error}")),
+        }
+    }
+    if said == THERE { Ok(()) } else { Err("the program says something else than that it is there".into()) }
 }
 
 /// Both directions.

@@ -1,13 +1,14 @@
 //! Zygotes and the pools of prepared cells.
 
-use super::cell::{Cell, State};
-use super::session::Home;
+use super::cell::{Cell, State, User};
+use super::session::{Estate, Home};
 use super::taking::{Source, write_maps};
 use super::uids::UidPair;
 use super::watch::Source as Watched;
-use super::zygotes::{Kind, Unborn, Zygote};
+use super::zygotes::{Kind, Shelf, Unborn, Zygote};
 use super::{RETRY_PAUSE_US, Timer, Waiting, Warden, WardenError, log, system};
-use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
+use crate::control::{Boottime, Cause, Class, FromWarden, Interpreter, Refusal, Take};
+use crate::fault;
 use crate::hatch::ToCell;
 use crate::id::{CellId, SessionId};
 use crate::packet;
@@ -25,6 +26,10 @@ const BROWSER_COURTESY_US: u64 = 300_000;
 const BIRTHS_MAX: usize = 16;
 /// How long a cell may take to be prepared. A browser's own pid 1 gives up before.
 const PREPARE_WAIT_US: u64 = 15_000_000;
+/// When cells that run a program already are tried again, once one of them could not be prepared.
+const UNFIT_PAUSE_US: u64 = 60_000_000;
+/// A workspace's size before it is known for whom it is, in bytes.
+const AHEAD_BYTES: u64 = 1 << 20;
 
 impl Warden {
     pub(super) fn start_zygote(&mut self, kind: Kind) -> io::Result<()> {
@@ -134,43 +139,75 @@ impl Warden {
     /// A cell that was made for a session is its from now on: the session is not over, and its user ids are not given to
     /// others, before the cell is gone.
     fn assign(&mut self, id: CellId, session: SessionId) -> Result<UidPair, Refusal> {
-        let session = self.sessions.get_mut(&session).filter(|session| session.ending.is_none());
+        self.endow(session)?;
+        let session = self.sessions.get_mut(&session);
         let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
         if let Some(cell) = self.cells.get_mut(&id) {
             cell.place = Some((session.group, session.id));
             session.cells.insert(id);
         }
-        Ok(session.uids)
+        session.holding.held().map(|estate| estate.uids).ok_or_else(|| Refusal::Session("it ended".into()))
     }
 
     /// Makes a browser cell somebody, so that its browser can start before a session takes it: its session's user, where it
     /// was made for one.
     fn identify(&mut self, id: CellId, of_session: Option<UidPair>) -> Result<(), Refusal> {
         let Some(cell) = self.cells.get_mut(&id) else { return Ok(()) };
+        let uids = of_session.or_else(|| self.uids.take()).ok_or_else(no_uids)?;
         if of_session.is_none() {
-            cell.uids = self.uids.take();
+            cell.user = User::Own(uids);
         }
-        let uids = of_session.or(cell.uids).ok_or_else(|| Refusal::Capacity("user ids".into()))?;
         write_maps(cell.pid(), uids).map_err(|e| Refusal::Walls(format!("user map: {e}")))?;
-        let prepare = ToCell::Prepare { require_landlock: self.config.warden.require_landlock };
+        let require_landlock = self.config.warden.require_landlock;
+        let prepare = ToCell::Prepare { interpreter: Interpreter::Own, require_landlock };
         packet::send(&cell.hatch, &prepare, &[]).map_err(|e| Refusal::Walls(format!("hatch: {e}")))
+    }
+
+    /// Makes a prepared native cell somebody with files, and has it start its program. What Landlock says of a directory does
+    /// not hold in what is mounted over it later, so the files come before the program, and a session that takes the cell
+    /// takes them over.
+    pub(super) fn start_ahead(&mut self, id: CellId) -> Result<(), Refusal> {
+        let Some(cell) = self.cells.get_mut(&id) else { return Ok(()) };
+        let Some(interpreter) = cell.program else { return Ok(()) };
+        let failed = |step: &str, error: &dyn std::fmt::Display| Refusal::Walls(format!("{step}: {error}"));
+        fault::step("node_ahead").map_err(|e| failed("a Node", &e))?;
+        let uids = self.uids.take().ok_or_else(no_uids)?;
+        let made = fault::step("workspace").map_err(io::Error::from);
+        let made = made.and_then(|()| self.workspaces.create_ahead(AHEAD_BYTES, uids.guest()));
+        let workspace = made.map_err(|e| {
+            self.uids.give_back(uids);
+            failed("workspace", &e)
+        })?;
+        let mounts = self.workspaces.mounts(&workspace).map_err(|e| failed("mounts of the workspace", &e));
+        let root = workspace.root().try_clone().map_err(|e| failed("workspace", &e));
+        cell.user = User::Ready(Estate { uids, workspace });
+        let (root, mounts) = (root?, mounts?);
+        write_maps(cell.pid(), uids).map_err(|e| failed("user map", &e))?;
+        let prepare = ToCell::Prepare { interpreter, require_landlock: self.config.warden.require_landlock };
+        let descriptors: Vec<_> = [&root].into_iter().chain(&mounts).map(AsFd::as_fd).collect();
+        packet::send(&cell.hatch, &prepare, &descriptors).map_err(|e| failed("hatch", &e))
     }
 
     /// A cell for the pool cannot be prepared. One of those who wait is told, since the next may end in the same way.
     pub(super) fn is_unfit(&mut self, id: CellId, why: Refusal) {
-        let Some(kind) = self.cells.get(&id).map(|cell| cell.kind) else { return };
-        log(&format!("a {} cell could not be prepared: {why}", kind.class));
+        let Some(shelf) = self.cells.get(&id).map(Cell::shelf) else { return };
+        log(&format!("a {} cell could not be prepared: {why}", shelf.kind.class));
         self.unwatch(id);
         self.kill(id, Cause::Killed);
+        if shelf.program.is_some() {
+            // Nobody waits for one of these.
+            self.unfit.insert(shelf, Boottime::now().plus_us(UNFIT_PAUSE_US));
+            return;
+        }
         self.pause_refill();
-        if let Some(cell) = self.cells.get_mut(&id).filter(|cell| cell.ordered) {
+        if let Some(cell) = self.cells.get_mut(&id).filter(|cell| cell.is_ordered()) {
             if let Some(take) = cell.reserved.take() {
                 self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
             }
             return;
         }
         let mut waiting = std::mem::take(&mut self.waiting);
-        let next = waiting.next(|waiting| waiting.kind == kind && self.source(waiting) == Source::Pool);
+        let next = waiting.next(|waiting| self.source(waiting) == Source::Pool(shelf));
         self.waiting = waiting;
         if let Some(next) = next {
             self.say(&FromWarden::Refused { tag: next.take.tag, why }, vec![]);
@@ -193,7 +230,7 @@ impl Warden {
             let serving = self.serving.get(&kind).copied();
             let old = serving.is_none_or(|id| self.zygotes.get(&id).is_none_or(|(_, z)| z.is_old()));
             let warming = self.zygotes.values().any(|(k, z)| *k == kind && !z.warm);
-            let wanted = self.target(kind) > 0 || self.waiting.iter().any(|waiting| waiting.kind == kind);
+            let wanted = self.keeps(kind) || self.waiting.iter().any(|waiting| waiting.kind == kind);
             if old
                 && wanted
                 && !warming
@@ -203,7 +240,9 @@ impl Warden {
                 self.pause_refill();
             }
             if let Some(id) = serving {
-                self.order_cells(kind, id);
+                for shelf in shelves(kind) {
+                    self.order_cells(shelf, id);
+                }
             }
         }
     }
@@ -214,52 +253,70 @@ impl Warden {
         self.courtesy.insert(class, Boottime::now().plus_us(pause));
     }
 
+    /// Whether cells of this kind shall wait at all.
+    pub(super) fn keeps(&self, kind: Kind) -> bool {
+        shelves(kind).any(|shelf| self.target(shelf) > 0)
+    }
+
     /// How many prepared cells shall wait. One at least, but where that is dear.
-    pub(super) fn target(&self, kind: Kind) -> usize {
+    fn target(&self, shelf: Shelf) -> usize {
         let pool = &self.config.pool;
-        match kind.class {
-            Class::Wasm => pool.wasm.max(1),
-            Class::Files => pool.files.max(1),
+        match (shelf.kind.class, shelf.program) {
+            (Class::Wasm, _) => pool.wasm.max(1),
+            (Class::Files, _) => pool.files.max(1),
             // It would be nobody that a session can be.
-            Class::Browser if !self.workspaces.can_lend() => 0,
-            Class::Browser => pool.browser,
-            Class::Native => pool.native,
+            (Class::Browser, _) if !self.workspaces.can_lend() => 0,
+            (Class::Browser, _) => pool.browser,
+            (Class::Native, None) => pool.native,
+            (Class::Native, Some(_)) if !self.workspaces.can_create_ahead() => 0,
+            (Class::Native, Some(_)) => pool.node,
         }
     }
 
-    pub(super) fn order_cells(&mut self, kind: Kind, id: u64) {
-        let from_pool = |waiting: &&Waiting| waiting.kind == kind && self.source(waiting) == Source::Pool;
+    /// Until when cells that wait in a pool are not made anew, if nobody waits for them.
+    fn patience(&self, shelf: Shelf) -> Option<Boottime> {
+        let courtesy = self.courtesy.get(&shelf.kind.class).copied();
+        match (shelf.kind.class, shelf.program) {
+            (Class::Browser, _) => courtesy,
+            (Class::Native, Some(_)) => courtesy.max(self.unfit.get(&shelf).copied()),
+            // Enough for those who come meanwhile.
+            (Class::Native, None) => courtesy.filter(|_| {
+                self.pools.get(&shelf).is_some_and(|pool| pool.len() * 2 >= self.target(shelf).max(2))
+            }),
+            (Class::Wasm | Class::Files, _) => None,
+        }
+    }
+
+    fn order_cells(&mut self, shelf: Shelf, id: u64) {
+        let kind = shelf.kind;
+        let from_pool = |waiting: &&Waiting| self.source(waiting) == Source::Pool(shelf);
         let wanted = self.waiting.iter().filter(from_pool).count();
         let born = self
             .cells
             .values()
-            .filter(|c| c.kind == kind && matches!(c.state, State::Born | State::Pooled))
-            .filter(|c| c.cause.is_none() && !c.ordered)
+            .filter(|c| c.shelf() == shelf && matches!(c.state, State::Born | State::Pooled))
+            .filter(|c| c.cause.is_none() && !c.is_ordered())
             .count();
+        let Some((_, zygote)) = self.zygotes.get(&id) else { return };
+        let expected = zygote.expected().filter(|unborn| unborn.shelf(kind) == shelf).count();
+        let missing = (self.target(shelf) + wanted).saturating_sub(born + expected);
         let now = Boottime::now();
-        let patient = match kind.class {
-            Class::Browser => true,
-            // Enough for those who come meanwhile.
-            Class::Native => {
-                self.pools.get(&kind).is_some_and(|pool| pool.len() * 2 >= self.target(kind).max(2))
-            }
-            Class::Wasm | Class::Files => false,
-        };
-        let courtesy = self.courtesy.get(&kind.class).copied();
-        if let Some(until) = courtesy.filter(|until| *until > now && patient && wanted == 0) {
+        if let Some(until) = self.patience(shelf).filter(|until| *until > now && wanted == 0 && missing > 0) {
             self.timers.insert((until, Timer::Waiting));
             return;
         }
-        let Some(expected) = self.zygotes.get(&id).map(|(_, z)| z.expected()) else { return };
-        let room = self.config.warden.cells_max.saturating_sub(self.cells.len() + expected);
-        let missing = (self.target(kind) + wanted).saturating_sub(born + expected);
+        let all = zygote.expected().count();
+        let room = self.config.warden.cells_max.saturating_sub(self.cells.len() + all);
+        let is_slow = kind.class == Class::Browser || shelf.program.is_some();
         let most = match kind.class {
+            // Nobody waits for them, and those who have got some work.
+            _ if is_slow && wanted == 0 => 1_usize.saturating_sub(self.starting(kind)),
             // More that start at once only keep each other waiting, and everybody else.
             Class::Browser | Class::Native => self.starts_max(kind).saturating_sub(self.starting(kind)),
-            Class::Wasm | Class::Files => BIRTHS_MAX.saturating_sub(expected),
+            Class::Wasm | Class::Files => BIRTHS_MAX.saturating_sub(all),
         };
         for _ in 0..missing.min(room).min(most) {
-            if let Err(error) = self.order_cell(id, None) {
+            if let Err(error) = self.order_cell(id, shelf.program, None) {
                 log(&format!("order a cell: {error}"));
                 return self.pause_refill();
             }
@@ -270,7 +327,7 @@ impl Warden {
     pub(super) fn starting(&self, kind: Kind) -> usize {
         let ordered = self.serving.get(&kind).and_then(|id| self.zygotes.get(id));
         let born = self.cells.values().filter(|cell| cell.kind == kind && cell.state == State::Born);
-        ordered.map_or(0, |(_, zygote)| zygote.expected()) + born.count()
+        ordered.map_or(0, |(_, zygote)| zygote.expected().count()) + born.count()
     }
 
     /// How many cells of a kind may start at once. One, if all that wait for it come last: others have the processors
@@ -285,8 +342,14 @@ impl Warden {
         }
     }
 
-    /// `take`: not for the pool, but for a session; a native one to be born at its home.
-    pub(super) fn order_cell(&mut self, id: u64, take: Option<Box<Take>>) -> Result<(), WardenError> {
+    /// `program`: what it shall run before it is taken; `take`: not for the pool, but for a session, a native one to be born
+    /// at its home.
+    pub(super) fn order_cell(
+        &mut self,
+        id: u64,
+        program: Option<Interpreter>,
+        take: Option<Box<Take>>,
+    ) -> Result<(), WardenError> {
         let cell = CellId::random();
         let (ours, theirs) = system("hatch", packet::pair())?;
         let flags = rustix::fs::fcntl_getfl(&ours).map(|flags| flags | rustix::fs::OFlags::NONBLOCK);
@@ -299,7 +362,7 @@ impl Warden {
             _ => None,
         };
         self.next_number += 1;
-        let unborn = Unborn { cell, hatch: ours, reserved: take };
+        let unborn = Unborn { cell, hatch: ours, reserved: take, program };
         zygote
             .order(self.next_number, unborn, &theirs, birth.as_ref(), home)
             .map_err(|e| WardenError::System("order", io::Error::other(e)))
@@ -312,4 +375,15 @@ impl Warden {
             self.say(&FromWarden::Refused { tag: take.tag, why }, vec![]);
         }
     }
+}
+
+/// The pools of cells of a kind.
+fn shelves(kind: Kind) -> impl Iterator<Item = Shelf> {
+    let program = (kind.class == Class::Native).then_some(Some(Interpreter::Node));
+    [None].into_iter().chain(program).map(move |program| Shelf { kind, program })
+}
+
+/// Every user id that sessions may have is somebody's.
+pub(super) fn no_uids() -> Refusal {
+    Refusal::Capacity("user ids".into())
 }

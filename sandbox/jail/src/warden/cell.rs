@@ -8,9 +8,10 @@
 //! There is no way back: a cell that was committed is never pooled again.
 
 use super::egress::{Outlet, Outlets};
+use super::session::Estate;
 use super::uids::UidPair;
-use super::zygotes::{Kind, Unborn};
-use crate::control::{Boottime, BrowserTime, Cause, CellInfo, Take};
+use super::zygotes::{Kind, Shelf, Unborn};
+use crate::control::{Boottime, BrowserTime, Cause, CellInfo, Interpreter, Take};
 use crate::counters::Counters;
 use crate::id::{CellId, ExecutionId, GroupId, SessionId};
 use crate::packet::Assembler;
@@ -103,6 +104,19 @@ impl Stopwatch {
     }
 }
 
+/// As whom a cell runs.
+#[derive(Debug)]
+pub enum User {
+    /// As nobody yet: it becomes its session's user when it is taken.
+    Nobody,
+    /// As the user of its session, for which it was made.
+    Session,
+    /// As somebody of its own, before it has a session and afterwards.
+    Own(UidPair),
+    /// As somebody with files, which become those of the session that takes it.
+    Ready(Estate),
+}
+
 /// A cell.
 #[derive(Debug)]
 pub struct Cell {
@@ -118,10 +132,10 @@ pub struct Cell {
     pub assembler: Assembler,
     /// Whom it is for already, though it is not ready to be taken.
     pub reserved: Option<Box<Take>>,
-    /// User ids of its own, in a cell that runs as somebody before it has a session. Others get their session's.
-    pub uids: Option<UidPair>,
-    /// It was made for one session, as whose user it runs; a native one was born in namespaces of it.
-    pub ordered: bool,
+    /// As whom it runs.
+    pub user: User,
+    /// What it runs already when it waits in a pool, where that is more than what all of its kind begin as.
+    pub program: Option<Interpreter>,
     /// The session that holds it, and whose groups it may be in: set before the first step towards them, so that it is
     /// cleaned up whichever of them fails.
     pub place: Option<(GroupId, SessionId)>,
@@ -143,15 +157,15 @@ impl Cell {
     /// A new one.
     pub fn new(unborn: Unborn, kind: Kind, pidfd: OwnedFd) -> io::Result<Self> {
         let pid = pid_of(&pidfd)?;
-        let Unborn { cell: id, hatch, reserved } = unborn;
+        let Unborn { cell: id, hatch, reserved, program } = unborn;
         Ok(Self {
             id,
             kind,
             state: State::Born,
             hatch,
-            ordered: reserved.is_some(),
+            user: if reserved.is_some() { User::Session } else { User::Nobody },
             reserved,
-            uids: None,
+            program,
             assembler: Assembler::default(),
             place: None,
             taken: None,
@@ -162,6 +176,16 @@ impl Cell {
             pidfd,
             pid,
         })
+    }
+
+    /// The pool that it is for, when it is for one.
+    pub fn shelf(&self) -> Shelf {
+        Shelf { kind: self.kind, program: self.program }
+    }
+
+    /// Whether it was made for one session.
+    pub fn is_ordered(&self) -> bool {
+        matches!(self.user, User::Session)
     }
 
     /// The number of its pid 1 on the host. Not reused while the warden has not reaped it.

@@ -85,11 +85,14 @@ pub struct PoolConfig {
     /// Of each image of native cells. With 0 even their zygote, whose start takes seconds and some hundred megabytes of
     /// memory, is started only for the first session that wants one.
     pub native: usize,
+    /// Of these, beside the others, with a Node that runs already, for sessions that begin with JavaScript and have no
+    /// environment of their own. Each has some 10 MB that it shares with nobody.
+    pub node: usize,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { wasm: 8, files: 2, browser: 1, native: 2 }
+        Self { wasm: 8, files: 2, browser: 1, native: 2, node: 1 }
     }
 }
 

@@ -1,14 +1,15 @@
 //! How cells and sessions end.
 
-use super::cell::{Cell, State, Taken};
+use super::cell::{Cell, State, Taken, User};
 use super::closer::Closer;
-use super::session::Session;
+use super::session::{Estate, Holding, Session};
 use super::watch::Source;
 use super::{RETRY_PAUSE_US, Timer, Warden, WardenError, log, system};
 use crate::control::{Boottime, Cause, FromWarden, Refusal, Tombstone};
 use crate::counters::Reading;
 use crate::egress::Traffic;
 use crate::id::{CellId, ExecutionId, SessionId};
+use crate::workspace::Workspace;
 use std::os::fd::AsFd;
 
 impl Warden {
@@ -39,7 +40,7 @@ impl Warden {
         cell.reap();
         self.watch.forget(Source::Hatch(id));
         self.watch.forget(Source::Ended(id));
-        if let Some(pool) = self.pools.get_mut(&cell.kind) {
+        if let Some(pool) = self.pools.get_mut(&cell.shelf()) {
             pool.retain(|pooled| *pooled != id);
         }
         let reserved = cell.reserved.take();
@@ -64,11 +65,17 @@ impl Warden {
             self.tombstones.insert(id, tombstone.clone());
             self.say(&FromWarden::CellEnded(tombstone), vec![]);
         }
-        let (place, uids) = (cell.place, cell.uids);
+        let (place, user) = (cell.place, std::mem::replace(&mut cell.user, User::Nobody));
         drop(cell);
-        // It was the last process of theirs, and files they own none: see `workspace::lend`.
-        if let Some(uids) = uids {
-            self.uids.give_back(uids);
+        match user {
+            // It was the last process of theirs, and files they own none: see `Workspaces::lend`.
+            User::Own(uids) => self.uids.give_back(uids),
+            // Nobody has taken it over.
+            User::Ready(Estate { uids, workspace }) => {
+                drop(workspace);
+                self.uids.give_back(uids);
+            }
+            User::Nobody | User::Session => {}
         }
         if let Err(error) = self.tree.remove_cell(id, place) {
             log(&format!("remove a cell's cgroup: {error}"));
@@ -109,9 +116,19 @@ impl Warden {
     pub(super) fn settle_session(&mut self, id: SessionId) {
         let over = |session: &&mut Session| session.ending.is_some() && session.cells.is_empty();
         let Some(session) = self.sessions.get_mut(&id).filter(over) else { return };
-        // The last descriptors of the mount.
-        let Some(workspace) = session.workspace.take() else { return };
-        if let Err(error) = self.closer.close(id, Some(workspace)) {
+        match std::mem::replace(&mut session.holding, Holding::Nothing) {
+            Holding::Nothing => self.session_is_gone(id),
+            Holding::Held(Estate { uids, workspace }) => {
+                session.holding = Holding::Closing(uids);
+                // The last descriptors of the mount.
+                self.give_back(id, Some(workspace));
+            }
+            closing @ Holding::Closing(_) => session.holding = closing,
+        }
+    }
+
+    fn give_back(&mut self, id: SessionId, workspace: Option<Workspace>) {
+        if let Err(error) = self.closer.close(id, workspace) {
             log(&format!("a workspace could not be given back by another process: {error}"));
             self.session_is_gone(id);
         }
@@ -127,12 +144,10 @@ impl Warden {
                 self.closer = system("closer", Closer::start(&self.workspaces))?;
                 self.watch.add(self.closer.as_fd(), Source::Closer)?;
                 // The descriptors that it had to close were closed with it.
-                let left = self.sessions.values().filter(|session| session.workspace.is_none());
+                let closing = |session: &&Session| matches!(session.holding, Holding::Closing(_));
+                let left = self.sessions.values().filter(closing);
                 for session in left.map(|session| session.id).collect::<Vec<_>>() {
-                    if let Err(error) = self.closer.close(session, None) {
-                        log(&format!("a workspace could not be given back by another process: {error}"));
-                        self.session_is_gone(session);
-                    }
+                    self.give_back(session, None);
                 }
             }
         }
@@ -145,7 +160,9 @@ impl Warden {
         if let Err(error) = self.tree.remove_session(session.group, id) {
             log(&format!("remove a session's cgroup: {error}"));
         }
-        self.uids.give_back(session.uids);
+        if let Holding::Closing(uids) = session.holding {
+            self.uids.give_back(uids);
+        }
         self.outlets.forget(id);
         self.say(&FromWarden::SessionEnded { session: id }, vec![]);
     }

@@ -45,7 +45,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use uids::Uids;
 use watch::{Source, Watch};
-use zygotes::{Kind, OpenImage, Zygote};
+use zygotes::{Kind, OpenImage, Shelf, Zygote};
 
 /// Pause before something that failed is tried again.
 const RETRY_PAUSE_US: u64 = 100_000;
@@ -106,7 +106,7 @@ pub struct Warden {
     /// Kinds whose last fork failed, and how.
     failing: HashMap<Kind, Errno>,
     cells: HashMap<CellId, Cell>,
-    pools: HashMap<Kind, VecDeque<CellId>>,
+    pools: HashMap<Shelf, VecDeque<CellId>>,
     sessions: HashMap<SessionId, Session>,
     tombstones: HashMap<CellId, Tombstone>,
     waiting: Queue<Waiting>,
@@ -114,6 +114,8 @@ pub struct Warden {
     timers: BTreeSet<(Boottime, Timer)>,
     /// Until when a class's pools are not filled, if that can wait.
     courtesy: HashMap<Class, Boottime>,
+    /// Until when pools are not filled whose last cell could not be prepared.
+    unfit: HashMap<Shelf, Boottime>,
     /// Browsers, and native cells, that start at once.
     starts_max: usize,
     precedence: Precedence,
@@ -175,6 +177,7 @@ impl Warden {
             outlets: Outlets::new(config.arguments.egress.clone()),
             timers: BTreeSet::new(),
             courtesy: HashMap::new(),
+            unfit: HashMap::new(),
             starts_max: 2 * processors,
             precedence: Precedence::new(processors),
             closer: system("closer", Closer::start(&workspaces))?,
@@ -190,7 +193,7 @@ impl Warden {
         warden.watch.add(warden.listener.as_fd(), Source::Listener)?;
         warden.watch.add(warden.signals.as_fd(), Source::Signals)?;
         warden.watch.add(warden.closer.as_fd(), Source::Closer)?;
-        let early: Vec<Kind> = warden.kinds.iter().copied().filter(|kind| warden.target(*kind) > 0).collect();
+        let early: Vec<Kind> = warden.kinds.iter().copied().filter(|kind| warden.keeps(*kind)).collect();
         for kind in early {
             warden.start_zygote(kind).map_err(|e| WardenError::Zygote(kind.class, e))?;
         }

@@ -30,6 +30,36 @@ pub enum Home {
     Made(Namespaces),
 }
 
+/// Whose a session's processes are on this host, and its files.
+#[derive(Debug)]
+pub struct Estate {
+    /// Its user ids.
+    pub uids: UidPair,
+    /// Its workspace.
+    pub workspace: Workspace,
+}
+
+/// What a session has of that.
+#[derive(Debug)]
+pub enum Holding {
+    /// Nothing: no cell was committed to it yet.
+    Nothing,
+    /// All of it.
+    Held(Estate),
+    /// Its workspace is being given back; the ids are kept for as long.
+    Closing(UidPair),
+}
+
+impl Holding {
+    /// All of it, if it is there.
+    pub fn held(&self) -> Option<&Estate> {
+        match self {
+            Self::Held(estate) => Some(estate),
+            Self::Nothing | Self::Closing(_) => None,
+        }
+    }
+}
+
 /// What a session owns.
 #[derive(Debug)]
 pub struct Session {
@@ -39,14 +69,12 @@ pub struct Session {
     pub group: GroupId,
     /// Its limits.
     pub limits: CellLimits,
-    /// Its user ids.
-    pub uids: UidPair,
     /// What it may reach, as it was said last.
     pub network: Network,
     /// Where its native cells are born.
     pub home: Home,
-    /// Its workspace; `None` when it is being given back.
-    pub workspace: Option<Workspace>,
+    /// Its user ids and files.
+    pub holding: Holding,
     /// Its live cells.
     pub cells: HashSet<CellId>,
     /// When it ends by itself.

@@ -1,10 +1,11 @@
 //! How a session takes a cell: checked, committed, locked, handed over.
 
-use super::cell::{State, Stopwatch, Taken};
-use super::session::{Home, Namespaces, Session};
+use super::births::no_uids;
+use super::cell::{State, Stopwatch, Taken, User};
+use super::session::{Estate, Holding, Home, Namespaces, Session};
 use super::uids::UidPair;
 use super::watch::Source as Watched;
-use super::zygotes::Kind;
+use super::zygotes::{Kind, Shelf};
 use super::{Timer, Waiting, Warden, log};
 use crate::control::{Boottime, Cause, Class, FromWarden, Refusal, Take};
 use crate::fault;
@@ -94,30 +95,18 @@ impl Warden {
         if self.tree.memory_in_use().map_err(|e| walls(e.to_string()))?.saturating_add(HEADROOM_BYTES) > cap {
             return Err(Refusal::Capacity("memory".into()));
         }
-        let uids = self.uids.take().ok_or_else(|| Refusal::Capacity("user ids".into()))?;
-        let made = fault::step("workspace").map_err(|e| e.to_string()).and_then(|()| {
-            let bytes = take.limits.disk_bytes;
-            self.workspaces.create(take.session, bytes, uids.guest()).map_err(|e| format!("workspace: {e}"))
+        let opened = fault::step("session_cgroup").map_err(|e| e.to_string());
+        let opened = opened.and_then(|()| {
+            self.tree.open_session(take.group, take.session, &take.limits).map_err(|e| e.to_string())
         });
-        let made = made.and_then(|workspace| {
-            let opened = fault::step("session_cgroup").map_err(|e| e.to_string());
-            let opened = opened.and_then(|()| {
-                self.tree.open_session(take.group, take.session, &take.limits).map_err(|e| e.to_string())
-            });
-            opened.map(|()| workspace)
-        });
-        match made {
+        match opened {
             Err(error) => {
-                if let Err(error) = self.workspaces.discard(take.session) {
-                    log(&format!("remove a session's workspace: {error}"));
-                }
-                self.uids.give_back(uids);
                 if let Err(error) = self.tree.remove_session(take.group, take.session) {
                     log(&format!("remove a session's cgroup: {error}"));
                 }
                 Err(walls(error))
             }
-            Ok(workspace) => {
+            Ok(()) => {
                 if self.precedence.is_last(take.group) {
                     // Its group may be a new one.
                     self.tree.put_last(take.group, true);
@@ -126,10 +115,9 @@ impl Warden {
                     id: take.session,
                     group: take.group,
                     limits: take.limits,
-                    uids,
                     network: take.network.clone(),
                     home: Home::None,
-                    workspace: Some(workspace),
+                    holding: Holding::Nothing,
                     cells: HashSet::new(),
                     expires_at: take.expires_at,
                     ending: None,
@@ -141,20 +129,45 @@ impl Warden {
         }
     }
 
+    /// Gives a session user ids and files of its own, if it has none.
+    pub(super) fn endow(&mut self, id: SessionId) -> Result<(), Refusal> {
+        let session = self.sessions.get_mut(&id).filter(|session| session.ending.is_none());
+        let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
+        if session.holding.held().is_some() {
+            return Ok(());
+        }
+        let uids = self.uids.take().ok_or_else(no_uids)?;
+        let bytes = session.limits.disk_bytes;
+        let made = fault::step("workspace").map_err(std::io::Error::from);
+        match made.and_then(|()| self.workspaces.create(id, bytes, uids.guest())) {
+            Ok(workspace) => {
+                session.holding = Holding::Held(Estate { uids, workspace });
+                Ok(())
+            }
+            Err(error) => {
+                if let Err(error) = self.workspaces.discard(id) {
+                    log(&format!("remove a session's workspace: {error}"));
+                }
+                self.uids.give_back(uids);
+                Err(Refusal::Walls(format!("workspace: {error}")))
+            }
+        }
+    }
+
     /// Gives pooled cells to those who wait for them, one to each group in turn, and refuses who waited for too long.
     pub(super) fn serve_waiting(&mut self) {
         loop {
             let mut waiting = std::mem::take(&mut self.waiting);
             let next = waiting.next(|waiting| match self.source(waiting) {
-                Source::Pool => self.pools.get(&waiting.kind).is_some_and(|pool| !pool.is_empty()),
+                Source::Pool(shelf) => self.has_ready(shelf),
                 Source::Order => self.serving.contains_key(&waiting.kind),
                 Source::Later => false,
             });
             self.waiting = waiting;
             let Some(next) = next else { break };
             match self.source(&next) {
-                Source::Pool => {
-                    if let Some(cell) = self.pools.get_mut(&next.kind).and_then(VecDeque::pop_front) {
+                Source::Pool(shelf) => {
+                    if let Some(cell) = self.pools.get_mut(&shelf).and_then(VecDeque::pop_front) {
                         self.commit(cell, &next.take);
                     }
                 }
@@ -185,23 +198,35 @@ impl Warden {
 
     /// Where the cell that somebody waits for comes from.
     pub(super) fn source(&self, waiting: &Waiting) -> Source {
-        let kind = waiting.kind;
-        match (kind.class, self.sessions.get(&waiting.take.session).map(|session| &session.home)) {
+        let (kind, session) = (waiting.kind, self.sessions.get(&waiting.take.session));
+        match (kind.class, session.map(|session| &session.home)) {
             (Class::Native, Some(Home::Making(_))) => Source::Later,
             (Class::Native, Some(Home::Made(_))) => Source::Order,
+            (Class::Native, _) => {
+                // What runs already has its environment, and brings files, which a session has no place for beside its own.
+                let program = Some(waiting.take.interpreter).filter(|_| waiting.take.env.is_empty());
+                let fresh = session.is_some_and(|session| session.holding.held().is_none());
+                let ready = Shelf { kind, program };
+                let plain = Shelf { kind, program: None };
+                Source::Pool(if fresh && self.has_ready(ready) { ready } else { plain })
+            }
             // It has to run as its session's user.
             (Class::Browser, _) if !self.workspaces.can_lend() => {
                 if self.starting(kind) < self.starts_max(kind) { Source::Order } else { Source::Later }
             }
-            (Class::Wasm | Class::Files | Class::Native | Class::Browser, _) => Source::Pool,
+            (Class::Wasm | Class::Files | Class::Browser, _) => Source::Pool(Shelf { kind, program: None }),
         }
+    }
+
+    fn has_ready(&self, shelf: Shelf) -> bool {
+        self.pools.get(&shelf).is_some_and(|pool| !pool.is_empty())
     }
 
     fn order_for(&mut self, waiting: Waiting) {
         let Waiting { take, kind, .. } = waiting;
         let Some(zygote) = self.serving.get(&kind).copied() else { return };
         let tag = take.tag;
-        if let Err(error) = self.order_cell(zygote, Some(Box::new(take))) {
+        if let Err(error) = self.order_cell(zygote, None, Some(Box::new(take))) {
             log(&format!("order a cell: {error}"));
             self.say(&FromWarden::Refused { tag, why: Refusal::Capacity(error.to_string()) }, vec![]);
         }
@@ -244,13 +269,17 @@ impl Warden {
     pub(super) fn try_commit(&mut self, id: CellId, take: &Take) -> Result<(), Refusal> {
         let since = Boottime::now();
         let refuse = |step: &str, error: &dyn std::fmt::Display| Refusal::Walls(format!("{step}: {error}"));
-        let session = self.sessions.get_mut(&take.session).filter(|s| s.ending.is_none());
+        self.adopt(id, take.session)?;
+        self.endow(take.session)?;
+        let session = self.sessions.get_mut(&take.session);
         let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
+        let estate = session.holding.held().ok_or_else(|| Refusal::Session("it ended".into()))?;
         let cell = self.cells.get_mut(&id).ok_or_else(|| Refusal::Capacity("the cell ended".into()))?;
-        fault::step("cell_cgroup").map_err(|e| refuse("cgroup", &e))?;
-        // From here on the cell is the session's, so that its end cleans up whatever was made for it.
+        // From here on the cell is the session's, so that its end cleans up whatever was made for it, and the session's user ids
+        // are not given back before the cell is gone.
         cell.place = Some((session.group, session.id));
         session.cells.insert(id);
+        fault::step("cell_cgroup").map_err(|e| refuse("cgroup", &e))?;
         let group =
             self.tree.admit(session.group, session.id, id, cell.pid()).map_err(|e| refuse("cgroup", &e))?;
         let counters = self.tree.counters(&group).map_err(|e| refuse("counters", &e))?;
@@ -260,8 +289,8 @@ impl Warden {
         if cell.kind.class == Class::Native && matches!(session.home, Home::None) {
             session.home = Home::Making(id);
         }
-        if !cell.ordered && cell.uids.is_none() {
-            write_maps(cell.pid(), session.uids).map_err(|e| refuse("user map", &e))?;
+        if matches!(cell.user, User::Nobody) {
+            write_maps(cell.pid(), estate.uids).map_err(|e| refuse("user map", &e))?;
         }
         let commit = Commit {
             memory_bytes: session.limits.memory_bytes,
@@ -274,20 +303,44 @@ impl Warden {
         };
         let class = cell.kind.class;
         let until = since.plus_us(if class == Class::Native { START_WAIT_US } else { COMMIT_WAIT_US });
-        let workspace = session.workspace.as_ref().ok_or_else(|| Refusal::Session("it ended".into()))?;
-        let mounts = match (class, cell.uids) {
-            (Class::Wasm | Class::Files, _) => Ok(Vec::new()),
+        let Estate { uids, workspace } = estate;
+        let mounts = match (class, &cell.user) {
+            // It has them.
+            (Class::Native, _) if cell.program.is_some() => Ok(Vec::new()),
             (Class::Native, _) => self.workspaces.mounts(workspace),
-            (Class::Browser, None) => self.workspaces.files(workspace),
-            (Class::Browser, Some(own)) => self.workspaces.lend(workspace, session.uids.guest(), own.guest()),
+            (Class::Browser, User::Own(own)) => self.workspaces.lend(workspace, uids.guest(), own.guest()),
+            (Class::Browser, _) => self.workspaces.files(workspace),
+            (Class::Wasm | Class::Files, _) => Ok(Vec::new()),
         };
         let mounts = mounts.map_err(|e| refuse("mounts of the workspace", &e))?;
         // What is lent is another root, too.
-        let root = if cell.uids.is_some() { None } else { Some(workspace.root()) };
+        let has_root = cell.program.is_some() || matches!(cell.user, User::Own(_));
+        let root = if has_root { None } else { Some(workspace.root()) };
         let descriptors: Vec<_> = root.into_iter().chain(&mounts).map(AsFd::as_fd).collect();
         cell.state = State::Committing { tag: take.tag, since, until };
         self.timers.insert((until, Timer::Commit(id)));
         packet::send(&cell.hatch, &ToCell::Commit(commit), &descriptors).map_err(|e| refuse("hatch", &e))
+    }
+
+    /// A session that has nothing yet takes over whose a cell's processes are and the files that it came with.
+    fn adopt(&mut self, id: CellId, session: SessionId) -> Result<(), Refusal> {
+        let session = self.sessions.get_mut(&session).filter(|session| session.ending.is_none());
+        let session = session.ok_or_else(|| Refusal::Session("it ended".into()))?;
+        let cell = self.cells.get_mut(&id).ok_or_else(|| Refusal::Capacity("the cell ended".into()))?;
+        let estate = match std::mem::replace(&mut cell.user, User::Session) {
+            User::Ready(estate) => estate,
+            user => {
+                cell.user = user;
+                return Ok(());
+            }
+        };
+        if !matches!(session.holding, Holding::Nothing) {
+            cell.user = User::Ready(estate);
+            return Err(Refusal::Session("it has files already".into()));
+        }
+        let resized = estate.workspace.resize(session.limits.disk_bytes);
+        session.holding = Holding::Held(estate);
+        resized.map_err(|e| Refusal::Walls(format!("size of the workspace: {e}")))
     }
 
     /// The time is over in which a cell had to lock itself. What it said in time and nobody heard yet still counts: on a
@@ -324,12 +377,17 @@ impl Warden {
         };
         match (said, cell.state) {
             (Ok(Some((FromCell::Prepared, _))), State::Born) => {
-                cell.state = State::Pooled;
-                let kind = cell.kind;
-                match cell.reserved.take() {
-                    Some(take) => self.commit(id, &take),
-                    None => {
-                        self.pools.entry(kind).or_default().push_back(id);
+                let shelf = cell.shelf();
+                match (cell.reserved.take(), &cell.user) {
+                    (Some(take), _) => self.commit(id, &take),
+                    (None, User::Nobody) if shelf.program.is_some() => {
+                        if let Err(why) = self.start_ahead(id) {
+                            self.is_unfit(id, why);
+                        }
+                    }
+                    (None, _) => {
+                        cell.state = State::Pooled;
+                        self.pools.entry(shelf).or_default().push_back(id);
                         self.serve_waiting();
                     }
                 }
@@ -435,8 +493,8 @@ impl Warden {
 /// Where a cell comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// One of those that wait.
-    Pool,
+    /// One of those that wait there.
+    Pool(Shelf),
     /// Made for it, in its session's namespaces or as its user.
     Order,
     /// That is decided when the session's first one is complete, or fewer are on their way.

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::session::Namespaces;
-use crate::control::{Class, Digest, Image, Take};
+use crate::control::{Class, Digest, Image, Interpreter, Take};
 use crate::fault;
 use crate::id::CellId;
 use crate::packet::{self, PacketError};
@@ -49,6 +49,24 @@ pub struct Unborn {
     pub hatch: OwnedFd,
     /// Whom it is for already, where it is born for somebody.
     pub reserved: Option<Box<Take>>,
+    /// What it shall run before anybody takes it, if that is more than what all of its kind begin as.
+    pub program: Option<Interpreter>,
+}
+
+impl Unborn {
+    /// Which pool it is for.
+    pub fn shelf(&self, kind: Kind) -> Shelf {
+        Shelf { kind, program: self.program }
+    }
+}
+
+/// What the cells of a pool have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shelf {
+    /// What they are made of.
+    pub kind: Kind,
+    /// What they run already, if that is more than what all of their kind begin as.
+    pub program: Option<Interpreter>,
 }
 
 /// A zygote process.
@@ -121,9 +139,9 @@ impl Zygote {
         self.unborn.drain().map(|(_, unborn)| unborn).collect()
     }
 
-    /// How many cells are on their way.
-    pub fn expected(&self) -> usize {
-        self.unborn.len()
+    /// The cells that are on their way.
+    pub fn expected(&self) -> impl Iterator<Item = &Unborn> {
+        self.unborn.values()
     }
 
     /// Whether it is time for the next generation.
