@@ -6,6 +6,7 @@ use anchorhold_tests::{Client, Options, Server, host};
 use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,7 @@ tests!(
     a_full_disk_refuses_and_what_ran_is_recorded_later,
     cells_are_the_kernels_first_choice,
     a_cell_that_is_not_locked_in_time_is_no_cell,
+    there_are_no_more_cells_than_the_operator_allows,
     without_descriptors_it_refuses_and_recovers,
     without_memory_it_refuses_or_ends_and_recovers,
     processes_that_are_stopped_go_on,
@@ -205,6 +207,40 @@ fn a_cell_that_is_not_locked_in_time_is_no_cell(_: &Shared) -> Result<()> {
     signal(&stopped, rustix::process::Signal::CONT)?;
     let answer = client.post("/v1/run", &run)?.expect(200);
     assert_eq!(answer["results"][0]["mime"]["text/plain"], "42");
+    server.stop()?;
+    Ok(())
+}
+
+/// Also of those that are made for one session, as native ones are after its first.
+fn there_are_no_more_cells_than_the_operator_allows(_: &Shared) -> Result<()> {
+    const MOST: usize = 10;
+    let options =
+        Options::default().with("warden", "cells_max", &MOST.to_string()).with("pool", "native", "1");
+    let server = Server::start(options.with("pool", "wasm", "1").with("pool", "files", "1"))?;
+    let client = server.client()?;
+    let session = crate::native::session(&client)?;
+    let path = format!("/v1/sessions/{session}/executions");
+    let cells = || {
+        let groups = host::cgroups(&server.cgroup());
+        let names = groups.iter().filter_map(|path| path.file_name()?.to_str());
+        names.filter(|name| name.starts_with("c-")).collect::<BTreeSet<_>>().len()
+    };
+    let mut ran = 0;
+    let refused = loop {
+        ensure!(ran < MOST, "nobody is refused");
+        let context = format!("c{ran}");
+        let answer = client.post(&path, &json!({"language": "bash", "context": context, "code": "true"}))?;
+        ensure!(cells() <= MOST, "{} cells", cells());
+        if answer.status != 200 {
+            break answer;
+        }
+        ran += 1;
+    };
+    assert_eq!(refused.problem(503), "capacity", "{}", refused.text());
+    ensure!(ran > 0, "not even one");
+    client.close(&session)?;
+    let session = crate::native::session(&client)?;
+    assert_eq!(client.execute(&session, "bash", "echo again")?["stdout"], "again\n");
     server.stop()?;
     Ok(())
 }

@@ -268,7 +268,7 @@ impl Warden {
             (Class::Browser, _) if !self.workspaces.can_lend() => 0,
             (Class::Browser, _) => pool.browser,
             (Class::Native, None) => pool.native,
-            (Class::Native, Some(_)) if !self.workspaces.can_create_ahead() => 0,
+            (Class::Native, Some(_)) if pool.native == 0 || !self.workspaces.can_create_ahead() => 0,
             (Class::Native, Some(_)) => pool.node,
         }
     }
@@ -306,7 +306,6 @@ impl Warden {
             return;
         }
         let all = zygote.expected().count();
-        let room = self.config.warden.cells_max.saturating_sub(self.cells.len() + all);
         let is_slow = kind.class == Class::Browser || shelf.program.is_some();
         let most = match kind.class {
             // Nobody waits for them, and those who have got some work.
@@ -315,12 +314,18 @@ impl Warden {
             Class::Browser | Class::Native => self.starts_max(kind).saturating_sub(self.starting(kind)),
             Class::Wasm | Class::Files => BIRTHS_MAX.saturating_sub(all),
         };
-        for _ in 0..missing.min(room).min(most) {
+        for _ in 0..missing.min(self.room()).min(most) {
             if let Err(error) = self.order_cell(id, shelf.program, None) {
                 log(&format!("order a cell: {error}"));
                 return self.pause_refill();
             }
         }
+    }
+
+    /// How many more cells there may be.
+    pub(super) fn room(&self) -> usize {
+        let expected: usize = self.zygotes.values().map(|(_, zygote)| zygote.expected().count()).sum();
+        self.config.warden.cells_max.saturating_sub(self.cells.len() + expected)
     }
 
     /// How many cells of a kind are on their way.

@@ -86,7 +86,7 @@ pub struct PoolConfig {
     /// memory, is started only for the first session that wants one.
     pub native: usize,
     /// Of these, beside the others, with a Node that runs already, for sessions that begin with JavaScript and have no
-    /// environment of their own. Each has some 10 MB that it shares with nobody.
+    /// environment of their own; none with `native = 0`. Each has some 10 MB that it shares with nobody.
     pub node: usize,
 }
 

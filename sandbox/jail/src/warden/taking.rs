@@ -201,7 +201,8 @@ impl Warden {
         let (kind, session) = (waiting.kind, self.sessions.get(&waiting.take.session));
         match (kind.class, session.map(|session| &session.home)) {
             (Class::Native, Some(Home::Making(_))) => Source::Later,
-            (Class::Native, Some(Home::Made(_))) => Source::Order,
+            (Class::Native, Some(Home::Made(_))) if self.room() > 0 => Source::Order,
+            (Class::Native, Some(Home::Made(_))) => Source::Later,
             (Class::Native, _) => {
                 // What runs already has its environment, and brings files, which a session has no place for beside its own.
                 let program = Some(waiting.take.interpreter).filter(|_| waiting.take.env.is_empty());
@@ -212,7 +213,8 @@ impl Warden {
             }
             // It has to run as its session's user.
             (Class::Browser, _) if !self.workspaces.can_lend() => {
-                if self.starting(kind) < self.starts_max(kind) { Source::Order } else { Source::Later }
+                let may_start = self.room() > 0 && self.starting(kind) < self.starts_max(kind);
+                if may_start { Source::Order } else { Source::Later }
             }
             (Class::Wasm | Class::Files | Class::Browser, _) => Source::Pool(Shelf { kind, program: None }),
         }
@@ -497,7 +499,7 @@ pub(super) enum Source {
     Pool(Shelf),
     /// Made for it, in its session's namespaces or as its user.
     Order,
-    /// That is decided when the session's first one is complete, or fewer are on their way.
+    /// That is decided when the session's first one is complete, or there are fewer.
     Later,
 }
 
