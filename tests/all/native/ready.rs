@@ -65,6 +65,16 @@ fn ran_before(client: &Client, session: &str, begun: f64) -> Result<bool> {
     Ok(origin < begun)
 }
 
+/// A session that has got the Node that waits.
+fn with_ready_node(server: &Server, request: &Value) -> Result<String> {
+    let client = server.client()?;
+    wait_for_node(server)?;
+    let begun = now_ms()?;
+    let session = client.session(request)?;
+    ensure!(ran_before(&client, &session, begun)?, "its Node was started for it");
+    Ok(session)
+}
+
 fn walls_of(client: &Client, session: &str) -> Result<Value> {
     let walls = client.get(&format!("/v1/sessions/{session}"))?.expect(200)["isolation"].clone();
     ensure!(walls.as_object().is_some_and(|walls| !walls.is_empty()), "no walls");
@@ -78,11 +88,8 @@ fn who_begins_with_javascript_gets_a_node_that_runs(_: &Shared) -> Result<()> {
     }
     let server = server()?;
     let client = server.client()?;
-    wait_for_node(&server)?;
-    let begun = now_ms()?;
     let limits = json!({"disk_bytes": 16 << 20, "memory_bytes": 512 << 20});
-    let session = client.session(&json!({"runtime": "native", "limits": limits}))?;
-    ensure!(ran_before(&client, &session, begun)?, "it was started for the session");
+    let session = with_ready_node(&server, &json!({"runtime": "native", "limits": limits}))?;
     let about = "JSON.stringify([process.cwd(), process.argv.length, process.getuid(), process.env.HOME, process.env.USER, \
         process.env.HTTP_PROXY, typeof process.env.ahead, Object.keys(globalThis).includes('rehearse')])";
     let expected = r#"'["/workspace",1,1000,"/home/user","user","http://127.0.0.1:3128","undefined",false]'"#;
@@ -116,10 +123,7 @@ fn who_begins_with_javascript_gets_a_node_that_runs(_: &Shared) -> Result<()> {
     assert_eq!(walls_of(&client, &session)?, walls_of(&client, &other)?);
     // There is another one for who comes next.
     client.close(&session)?;
-    wait_for_node(&server)?;
-    let begun = now_ms()?;
-    let session = client.session(&json!({"runtime": "native"}))?;
-    ensure!(ran_before(&client, &session, begun)?, "there is none again");
+    with_ready_node(&server, &json!({"runtime": "native"}))?;
     server.stop()?;
     Ok(())
 }
@@ -159,13 +163,11 @@ fn two_sessions_with_ready_nodes_share_nothing(_: &Shared) -> Result<()> {
     let client = server.client()?;
     let mut seen = Vec::new();
     for n in 0..2 {
-        wait_for_node(&server)?;
-        let begun = now_ms()?;
-        let session = client.session(&json!({"runtime": "native"}))?;
-        ensure!(ran_before(&client, &session, begun)?, "no ready one");
-        let files = run(&client, &session, "javascript", "require('fs').readdirSync('/workspace').join()")?;
-        assert_eq!(value(&files), "''");
-        run(&client, &session, "javascript", &format!("require('fs').writeFileSync('/tmp/of-{n}', '')"))?;
+        let session = with_ready_node(&server, &json!({"runtime": "native"}))?;
+        let files = "const fs = require('fs'); ['/workspace', '/tmp', '/dev/shm'].map((place) => \
+            fs.readdirSync(place).filter((name) => name.startsWith('of-'))).flat().join()";
+        assert_eq!(value(&run(&client, &session, "javascript", files)?), "''");
+        run(&client, &session, "javascript", &format!("fs.writeFileSync('/tmp/of-{n}', '')"))?;
         let random = run(&client, &session, "javascript", "[Math.random(), crypto.randomUUID()].join()")?;
         let cell = *host::cell_processes(session.trim_start_matches("ses_")).last().context("a cell")?;
         let user = host::status(cell, "Uid").context("a user")?;
@@ -184,12 +186,8 @@ fn a_hostile_program_of_a_ready_node_finds_no_way(_: &Shared) -> Result<()> {
         return Ok(());
     }
     let server = server()?;
-    let client = server.client()?;
-    wait_for_node(&server)?;
-    let begun = now_ms()?;
-    let session = client.session(&json!({"runtime": "native"}))?;
-    ensure!(ran_before(&client, &session, begun)?, "no ready one");
-    walls::attack_from_node(&client, session)?;
+    let session = with_ready_node(&server, &json!({"runtime": "native"}))?;
+    walls::attack_from_node(&server.client()?, session)?;
     server.stop()?;
     Ok(())
 }
